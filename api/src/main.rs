@@ -1,0 +1,2 @@
+//! The `dandori` command.
+fn main() {}

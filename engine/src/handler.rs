@@ -1,0 +1,334 @@
+//! Handlers: the code behind a kind, and the [`Context`] an attempt runs in.
+//!
+//! Owns the object-safe [`Handler`] trait, the adapter from a plain `async fn`, and the
+//! table of kinds. Does not decide anything about retries or states: see `run`.
+
+use std::{
+    any::{Any, TypeId},
+    borrow::Cow,
+    collections::HashMap,
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+
+use crate::{ProjectId, StepError, Timestamp};
+
+/// A parameter of a kind, in the order in which arguments by position fill them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// The key under `with:`.
+    pub name: Cow<'static, str>,
+    /// Whether a document without it is refused.
+    pub required: bool,
+    /// A JSON Schema of the value, as text; empty for any value.
+    pub schema: Cow<'static, str>,
+}
+
+impl Parameter {
+    /// A parameter that must be given. `schema` is JSON Schema text, empty for any.
+    pub const fn required(name: &'static str, schema: &'static str) -> Self {
+        Self { name: Cow::Borrowed(name), required: true, schema: Cow::Borrowed(schema) }
+    }
+
+    /// A parameter that may be left out. `schema` is JSON Schema text, empty for any.
+    pub const fn optional(name: &'static str, schema: &'static str) -> Self {
+        Self { name: Cow::Borrowed(name), required: false, schema: Cow::Borrowed(schema) }
+    }
+}
+
+/// What an attempt that did not fail asks of the engine.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The step succeeded with this output.
+    Done(Box<RawValue>),
+    /// The step gives its slot back and succeeds with `output` after `wait`; a crash
+    /// does not move the moment.
+    After {
+        /// How long, counted from the end of this attempt.
+        wait: Duration,
+        /// The output the step will have.
+        output: Box<RawValue>,
+    },
+}
+
+impl Outcome {
+    /// Makes the outcome of a step that succeeded with `output`.
+    ///
+    /// # Errors
+    /// `invalid_output` when `output` cannot be written as JSON.
+    pub fn done<T: Serialize + ?Sized>(output: &T) -> Result<Self, StepError> {
+        to_raw(output).map(Self::Done)
+    }
+}
+
+/// Writes a value as JSON.
+///
+/// # Errors
+/// `invalid_output` when the value has no JSON form.
+pub fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, StepError> {
+    serde_json::value::to_raw_value(value)
+        .map_err(|error| StepError::fail("invalid_output", error))
+}
+
+/// The code behind a kind.
+///
+/// Most handlers are plain functions, see [`handler_fn`]; implement the trait where a
+/// kind declares parameters or keeps state of its own.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// The stable name that documents select this code by, such as `http.request`.
+    fn kind(&self) -> &str;
+
+    /// The parameters in order, or `None` when any `with:` is accepted.
+    fn parameters(&self) -> Option<&[Parameter]> {
+        None
+    }
+
+    /// Looks at the `with:` of a step before its project is accepted. Values that hold
+    /// expressions are given as written.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong, for a diagnostic.
+    fn check(&self, _with: &serde_json::Value) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether the host must switch this kind on (such as `shell.run`): the reason why
+    /// it is off here, or `None`.
+    fn refused(&self) -> Option<String> {
+        None
+    }
+
+    /// Runs one attempt. `input` is the evaluated `with:`, a JSON object or null.
+    ///
+    /// # Errors
+    /// A [`StepError`]: the retry policy of the step decides what follows.
+    async fn run(&self, ctx: Context, input: &RawValue) -> Result<Outcome, StepError>;
+}
+
+impl fmt::Debug for dyn Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handler({})", self.kind())
+    }
+}
+
+/// Makes a handler from a plain async function `async fn(Context, In) -> Result<Out, StepError>`.
+///
+/// ```
+/// use dandori::{Context, StepError, handler_fn};
+///
+/// async fn shout(_ctx: Context, text: String) -> Result<String, StepError> {
+///     Ok(text.to_uppercase())
+/// }
+///
+/// let handler = handler_fn("shout", shout);
+/// ```
+pub fn handler_fn<In, Out, F, Fut>(
+    kind: impl Into<Cow<'static, str>>,
+    function: F,
+) -> impl Handler
+where
+    In: DeserializeOwned + Send + 'static,
+    Out: Serialize + Send + 'static,
+    F: Fn(Context, In) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Out, StepError>> + Send + 'static,
+{
+    FunctionHandler { kind: kind.into(), function, types: PhantomData::<fn(In) -> Out> }
+}
+
+struct FunctionHandler<In, Out, F> {
+    kind: Cow<'static, str>,
+    function: F,
+    types: PhantomData<fn(In) -> Out>,
+}
+
+#[async_trait]
+impl<In, Out, F, Fut> Handler for FunctionHandler<In, Out, F>
+where
+    In: DeserializeOwned + Send + 'static,
+    Out: Serialize + Send + 'static,
+    F: Fn(Context, In) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Out, StepError>> + Send + 'static,
+{
+    fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    async fn run(&self, ctx: Context, input: &RawValue) -> Result<Outcome, StepError> {
+        let input = parse_input(input)?;
+        Outcome::done(&(self.function)(ctx, input).await?)
+    }
+}
+
+/// Reads the input of an attempt into a type.
+///
+/// # Errors
+/// `invalid_input`, permanent: the same document gives the same input again.
+pub fn parse_input<T: DeserializeOwned>(input: &RawValue) -> Result<T, StepError> {
+    serde_json::from_str(input.get())
+        .map_err(|error| StepError::fail("invalid_input", error))
+}
+
+/// The kinds an engine can run, by name.
+#[derive(Clone, Default)]
+pub struct Kinds(HashMap<String, Arc<dyn Handler>>);
+
+impl Kinds {
+    /// Adds a handler; a later one of the same kind replaces an earlier one.
+    pub fn insert(&mut self, handler: Arc<dyn Handler>) {
+        self.0.insert(handler.kind().to_owned(), handler);
+    }
+
+    /// Finds the handler of a kind.
+    pub fn get(&self, kind: &str) -> Option<&Arc<dyn Handler>> {
+        self.0.get(kind)
+    }
+
+    /// The names of all kinds, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.0.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+impl fmt::Debug for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kinds").field(&self.names()).finish()
+    }
+}
+
+/// Values that the embedding application hands to its handlers, by type.
+#[derive(Clone, Default)]
+pub struct State(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
+
+impl State {
+    /// Adds a value; a later one of the same type replaces an earlier one.
+    pub fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
+        self.0.insert(TypeId::of::<T>(), Arc::new(value));
+    }
+
+    /// Finds the value of a type.
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.get(&TypeId::of::<T>()).and_then(|value| Arc::clone(value).downcast().ok())
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "State({} values)", self.0.len())
+    }
+}
+
+/// A note from inside an attempt: progress or a line of its log.
+#[derive(Clone, Debug)]
+pub(crate) enum Note {
+    /// How far the attempt is, 0 to 1, and what it does.
+    Progress(f64, String),
+    /// A line for the log of the step.
+    Log(String),
+}
+
+/// What an attempt can ask of the engine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) project: ProjectId,
+    pub(crate) step: String,
+    pub(crate) attempt: u32,
+    pub(crate) generation: u32,
+    pub(crate) soft: CancellationToken,
+    pub(crate) soft_deadline: Option<Timestamp>,
+    pub(crate) state: State,
+    pub(crate) notes: Box<dyn Fn(Note) + Send + Sync>,
+    pub(crate) secrets: Mutex<Vec<String>>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}#{}", self.project, self.step, self.attempt)
+    }
+}
+
+impl Context {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// A context for trying a handler by itself: attempt 1 of a step `step`.
+    pub fn detached() -> Self {
+        Self::new(Inner {
+            project: ProjectId::from_key("detached"),
+            step: "step".to_owned(),
+            attempt: 1,
+            generation: 1,
+            soft: CancellationToken::new(),
+            soft_deadline: None,
+            state: State::default(),
+            notes: Box::new(|_| ()),
+            secrets: Mutex::default(),
+        })
+    }
+
+    /// The project the step belongs to.
+    pub fn project(&self) -> ProjectId {
+        self.0.project
+    }
+
+    /// The name of the step in its project, such as `idea/search`.
+    pub fn step(&self) -> &str {
+        &self.0.step
+    }
+
+    /// The number of this attempt within its generation, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+
+    /// `PROJECT:STEP:GENERATION`, the same on every attempt: a receiver that honours it
+    /// sees an effect once even when the attempt is repeated after a crash.
+    pub fn idempotency_key(&self) -> String {
+        format!("{}:{}:{}", self.0.project, self.0.step, self.0.generation)
+    }
+
+    /// Fires when the attempt should stop: cancel, soft time limit, or shutdown.
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.0.soft
+    }
+
+    /// When the soft time limit ends, if there is one.
+    pub fn soft_deadline(&self) -> Option<Timestamp> {
+        self.0.soft_deadline
+    }
+
+    /// Tells how far the attempt is, 0 to 1. At most one a second is recorded.
+    pub fn progress(&self, fraction: f64, message: impl Into<String>) {
+        (self.0.notes)(Note::Progress(fraction.clamp(0.0, 1.0), self.mask(message.into())));
+    }
+
+    /// Writes a line into the log of the step.
+    pub fn log(&self, line: impl Into<String>) {
+        (self.0.notes)(Note::Log(self.mask(line.into())));
+    }
+
+    /// Application state of type `T`, given to the engine's builder.
+    pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.state.get()
+    }
+
+    /// Replaces every secret that this attempt resolved by `***`.
+    pub fn mask(&self, text: String) -> String {
+        let secrets = self.0.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), "***"))
+    }
+}
