@@ -1,9 +1,12 @@
 //! Dandori: a durable workflow engine.
 
 pub mod clock;
+pub mod expr;
 mod failure;
 mod handler;
 mod id;
+pub mod plan;
+pub mod run;
 pub mod spec;
 
 pub use crate::{

@@ -1,9 +1,57 @@
 //! The project document: from text to a plan, with diagnostics that name the place.
+//!
+//! Owns reading YAML and JSON, the keys of the document, templates and defaults.
+//! Does not run anything. Invariant: a document that loads has a valid plan, and one
+//! that does not has at least one diagnostic with a remedy.
 
+mod check;
+mod compile;
 mod diagnostic;
+mod document;
+mod duration;
+mod files;
+mod inputs;
+pub(crate) mod names;
+mod reader;
+mod tasks;
 mod tree;
 
 pub use self::{
+    compile::{CompileOptions, Compiled},
     diagnostic::{Diagnostic, Severity},
+    document::{Defaults, Document, Input, InputType, Task, Template, Timeout, Treatment},
+    duration::{format_duration, parse_duration},
+    names::MAX_NAME,
     tree::{Path, Segment, Tree},
 };
+use self::{reader::Findings, tasks::read_document};
+
+impl Document {
+    /// Understands a tree.
+    ///
+    /// # Errors
+    /// All findings with their paths.
+    pub fn from_tree(tree: &Tree) -> Result<Self, Vec<(Diagnostic, Path)>> {
+        let mut findings = Findings::default();
+        let document = read_document(tree, &mut findings);
+        if findings.has_errors() { Err(findings.into_found()) } else { Ok(document) }
+    }
+
+    /// Compiles the document.
+    ///
+    /// # Errors
+    /// All findings with their paths.
+    pub fn compile(
+        &self,
+        options: &CompileOptions<'_>,
+    ) -> Result<Compiled, Vec<(Diagnostic, Path)>> {
+        let mut findings = Findings::default();
+        match compile::compile(self, options, &mut findings) {
+            Some(mut compiled) if !findings.has_errors() => {
+                compiled.warnings = findings.into_found();
+                Ok(compiled)
+            }
+            _ => Err(findings.into_found()),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! [`Step`]: a node of the plan, and the scopes its expressions see.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::{Amount, Dynamic, Plan, Rule, StepNo};
+
+/// A node of the plan.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// The full name, unique in the plan, such as `idea/search`.
+    pub name: String,
+    /// What people read instead of the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The steps it needs, in document order, without duplicates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<StepNo>,
+    /// What it does.
+    pub action: Action,
+    /// When it may start, looking at its needs.
+    #[serde(default, skip_serializing_if = "Rule::is_default")]
+    pub rule: Rule,
+    /// Expressions that must all be true once the rule says run.
+    #[serde(default, rename = "if", skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The number of the scope its expressions see.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub scope: u32,
+    /// The number of its policy.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub policy: u32,
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+/// An `if:` with the scope it was written in (that of the task which uses a template
+/// differs from that of the template's steps).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// The expression, without `${{ }}`.
+    pub expression: String,
+    /// The number of the scope it sees.
+    pub scope: u32,
+}
+
+/// What a step does.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Runs the handler of a kind.
+    Run {
+        /// The kind.
+        kind: String,
+        /// Its `with:`; `None` is an empty one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with: Option<Dynamic>,
+    },
+    /// Joins the last steps of a template and carries its output. Costs no slot.
+    Join {
+        /// The template's `output`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Dynamic>,
+    },
+    /// Runs a body once for each item of a list.
+    ForEach(Box<ForEach>),
+}
+
+/// The parts of a `for_each`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ForEach {
+    /// The list, or an expression that gives it.
+    pub items: Dynamic,
+    /// What runs for an item: one step, or a template's steps with its join last.
+    pub body: Body,
+    /// How many items may be in flight at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u32>,
+    /// How many items may fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerate: Option<Amount>,
+}
+
+/// The plan of one item. Stored inside the plan that holds it.
+#[derive(Clone, Debug)]
+pub struct Body(pub Arc<Plan>);
+
+impl Serialize for Body {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.stored.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Body {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stored = super::Stored::deserialize(deserializer)?;
+        Plan::from_stored(stored).map(|plan| Self(Arc::new(plan))).map_err(D::Error::custom)
+    }
+}
+
+/// Which names an expression sees.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The tasks of the document.
+    Root,
+    /// What the enclosing `for_each` sees, and `item` and `index`.
+    Item,
+    /// The tasks of one use of a template, and its `params`.
+    Template {
+        /// The full name of the task that uses the template.
+        task: String,
+        /// Its `with:`, completed by the defaults of the parameters.
+        params: Option<Dynamic>,
+        /// The number of the scope in which `params` is evaluated.
+        outer: u32,
+    },
+}
+
+impl Step {
+    /// The kind of the step; joins and expansions have names of their own.
+    pub fn kind(&self) -> &str {
+        match &self.action {
+            Action::Run { kind, .. } => kind,
+            Action::Join { .. } => "join",
+            Action::ForEach(_) => "for_each",
+        }
+    }
+
+    /// The last part of the name: what `tasks.NAME` inside its scope calls it.
+    pub fn task_name(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or(&self.name)
+    }
+}

@@ -1,0 +1,703 @@
+//! [`Run::apply`]: one event, its transition, and what follows from it.
+//!
+//! Every change of a step goes through [`Run::enter`] (a live state) or [`Run::end`] (a
+//! final one); both keep the counts. Consequences are worked off from a list, not by
+//! recursion: a chain of a million steps fails in one pass.
+
+use std::time::Duration;
+
+use super::{
+    Decisions, Event, Expansion, Fact, Illegal, Output, PastAttempt, ProjectState, Record,
+    RecordKind, Run, StepState, Wait, WaitReason,
+};
+use crate::{
+    ErrorClass, StepError, Timestamp,
+    plan::{Action, StartBefore, StepNo, Verdict, seed},
+};
+
+impl Run {
+    /// Applies an event. `now` is raised to lie after the previous event.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the event does not fit the state; nothing has changed then.
+    pub fn apply(&mut self, event: Event, now: Timestamp) -> Result<Decisions, Illegal> {
+        let mut decisions = Decisions::default();
+        let mut ended = vec![];
+        let at = now.max(Timestamp::from_micros(self.now.as_micros() + 1));
+        match event {
+            Event::Started { no } => self.started(no, at, &mut decisions)?,
+            Event::Succeeded { no, attempt, output } => {
+                self.expect(no, attempt, "succeeded")?;
+                self.succeeded(no, Some(output), at, &mut ended, &mut decisions);
+            }
+            Event::Failed { no, attempt, error } => {
+                self.expect(no, attempt, "failed")?;
+                self.failed(no, error, at, &mut ended, &mut decisions);
+            }
+            Event::Deferred { no, attempt, until, output } => {
+                self.expect(no, attempt, "deferred")?;
+                if self.cancelling {
+                    self.finish(no, StepState::Cancelled, None, at, &mut ended, &mut decisions);
+                } else {
+                    let wait =
+                        Wait { reason: WaitReason::Timer, until, completes: true };
+                    self.wait(no, wait, Some(output), at, &mut decisions);
+                }
+            }
+            Event::ConditionFalse { no } => {
+                self.expect_ready(no, "condition_false")?;
+                let error = StepError::fail("condition", "its `if` is false");
+                let skipped = StepState::Skipped;
+                self.finish(no, skipped, Some(error), at, &mut ended, &mut decisions);
+            }
+            Event::Expanded { no, items, list } => {
+                self.expect_ready(no, "expanded")?;
+                self.expanded(no, items, list, at, &mut ended, &mut decisions);
+            }
+            Event::Lost { no, charged, limit } => {
+                self.expect_running(no, "lost")?;
+                self.lost(no, charged, limit, at, &mut ended, &mut decisions);
+            }
+            Event::Tick => self.tick(now, at, &mut ended, &mut decisions),
+            Event::Cancel => {
+                self.expect_open("cancel")?;
+                self.cancelling = true;
+                decisions.records.push(Record::project(RecordKind::ProjectCancelRequested, at));
+                self.stop(at, &mut ended, &mut decisions);
+            }
+            Event::Pause => {
+                self.expect_open("pause")?;
+                self.state = ProjectState::Paused;
+                decisions.records.push(Record::project(RecordKind::ProjectPaused, at));
+            }
+            Event::Resume => {
+                if self.state != ProjectState::Paused {
+                    return Err(self.illegal(None, "resume"));
+                }
+                self.state = ProjectState::Running;
+                decisions.records.push(Record::project(RecordKind::ProjectResumed, at));
+            }
+            Event::Closed { error } => {
+                if !self.is_complete() {
+                    return Err(self.illegal(None, "closed"));
+                }
+                self.close(error, at, &mut decisions);
+            }
+        }
+        self.settle(at, &mut ended, &mut decisions);
+        if !decisions.is_empty() {
+            self.now = at;
+        }
+        Ok(decisions)
+    }
+
+    /// Begins the project: its first steps become ready.
+    pub fn begin(&mut self, now: Timestamp) -> Decisions {
+        let mut decisions = Decisions::default();
+        let mut ended = vec![];
+        self.now = now;
+        self.state = ProjectState::Running;
+        decisions.records.push(Record::project(RecordKind::ProjectStarted, now));
+        for no in 0..self.plan.len() {
+            if self.plan.step(no).needs.is_empty() {
+                self.decide(no, now, &mut ended, &mut decisions);
+            }
+        }
+        self.settle(now, &mut ended, &mut decisions);
+        decisions
+    }
+
+    /// Works off what follows from ended steps, then looks at the project as a whole.
+    pub(super) fn settle(
+        &mut self,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        let mut dependents = vec![];
+        loop {
+            while let Some(no) = ended.pop() {
+                dependents.clear();
+                self.dependents_into(no, &mut dependents);
+                for dependent in dependents.drain(..) {
+                    self.count_need(dependent, no);
+                    if self.step_state(dependent) == StepState::Blocked {
+                        self.decide(dependent, at, ended, decisions);
+                    }
+                }
+                if let Some(parent) = self.child_ended(no, ended, decisions, at) {
+                    self.close_items(parent, at, ended, decisions);
+                }
+            }
+            let failing = self.plan.fail_fast() && self.fatal > 0;
+            if !failing || self.stopped {
+                break;
+            }
+            self.stop(at, ended, decisions);
+        }
+        decisions.complete = self.is_complete() && self.folding.is_none();
+    }
+
+    /// Counts an ended need of a step.
+    fn count_need(&mut self, dependent: StepNo, need: StepNo) {
+        let state = self.step_state(need);
+        // What never ran because of its needs has nothing of its own to allow, except
+        // the join of a template: there the failure lies inside.
+        let own = state != StepState::UpstreamFailed
+            || matches!(self.step(need).action, Action::Join { .. });
+        let allowed = own && self.policy(need).allow_failure;
+        let needs = &mut self.nodes[dependent as usize].needs;
+        match state {
+            StepState::Succeeded => needs.succeeded += 1,
+            StepState::Failed | StepState::UpstreamFailed | StepState::Quarantined => {
+                if allowed {
+                    needs.allowed += 1;
+                } else {
+                    needs.failed += 1;
+                }
+            }
+            StepState::Skipped => needs.skipped += 1,
+            StepState::Cancelled => needs.cancelled += 1,
+            StepState::Blocked
+            | StepState::Ready
+            | StepState::Running
+            | StepState::Waiting => {}
+        }
+    }
+
+    /// Asks the rule of a blocked step for its verdict and follows it.
+    pub(super) fn decide(
+        &mut self,
+        no: StepNo,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        // A step without needs runs whatever its rule: a template's first steps carry
+        // the rule of the task, which may need nothing.
+        let needs = self.nodes[no as usize].needs;
+        let verdict = match needs.total {
+            0 => Verdict::Run,
+            _ => self.step(no).rule.verdict(&needs),
+        };
+        let (state, kind) = match verdict {
+            Verdict::Wait => return,
+            Verdict::Run if self.stopped => {
+                (StepState::Cancelled, RecordKind::StepCancelled)
+            }
+            Verdict::Run => return self.allow(no, at, decisions),
+            Verdict::Skip => (StepState::Skipped, RecordKind::StepSkipped),
+            Verdict::UpstreamFailed => {
+                (StepState::UpstreamFailed, RecordKind::StepUpstreamFailed)
+            }
+            Verdict::Cancel => (StepState::Cancelled, RecordKind::StepCancelled),
+        };
+        decisions.records.push(Record::step(kind, no, at));
+        self.end(no, state, at, ended);
+    }
+
+    /// The needs of a step allow it: it becomes ready, now or after its delay.
+    fn allow(&mut self, no: StepNo, at: Timestamp, decisions: &mut Decisions) {
+        let policy = self.policy(no);
+        let due = at.plus(policy.delay).max(policy.not_before.unwrap_or(at));
+        let expires = match policy.start_before {
+            Some(StartBefore::Within(time)) => Some(due.plus(time)),
+            Some(StartBefore::At(time)) => Some(time),
+            None => None,
+        };
+        self.nodes[no as usize].ready_at = due;
+        if let Some(expires) = expires {
+            self.timers.insert((expires, no));
+        }
+        if due > at {
+            let wait = Wait { reason: WaitReason::Timer, until: due, completes: false };
+            self.waits.insert(no, wait);
+            self.timers.insert((due, no));
+            self.enter(no, StepState::Waiting, at);
+            let mut record = Record::step(RecordKind::StepWaiting, no, at);
+            record.until = Some(due);
+            decisions.records.push(record);
+        } else {
+            self.enter(no, StepState::Ready, at);
+            decisions.ready.push(no);
+        }
+    }
+
+    fn started(
+        &mut self,
+        no: StepNo,
+        at: Timestamp,
+        decisions: &mut Decisions,
+    ) -> Result<(), Illegal> {
+        self.expect_ready(no, "started")?;
+        self.enter(no, StepState::Running, at);
+        self.busy += 1;
+        let node = &mut self.nodes[no as usize];
+        node.attempt += 1;
+        node.started_at = Some(at);
+        node.began_at = node.began_at.or(Some(at));
+        let attempt = node.attempt;
+        decisions.facts.push(self.fact(no));
+        let mut record = Record::step(RecordKind::StepStarted, no, at);
+        record.attempt = attempt;
+        decisions.records.push(record);
+        Ok(())
+    }
+
+    fn succeeded(
+        &mut self,
+        no: StepNo,
+        output: Option<Output>,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        if self.cancelling {
+            // Too late to change anything, too dear to throw away.
+            let mut past = self.past(no, StepState::Succeeded, None, at);
+            past.output = output;
+            decisions.attempts.push(past);
+            return self.finish(no, StepState::Cancelled, None, at, ended, decisions);
+        }
+        self.finish(no, StepState::Succeeded, None, at, ended, decisions);
+        if let Some(fact) = decisions.facts.last_mut() {
+            fact.output = output;
+        }
+    }
+
+    fn failed(
+        &mut self,
+        no: StepNo,
+        error: StepError,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        let policy = self.policy(no);
+        let uncertain = policy.at_most_once
+            && matches!(error.class, ErrorClass::Cancelled | ErrorClass::Lost);
+        if uncertain {
+            let error = StepError {
+                code: "outcome_unknown".into(),
+                message: format!("interrupted, and may not be repeated: {}", error.message),
+                ..error
+            };
+            return self.finish(
+                no,
+                StepState::Quarantined,
+                Some(error),
+                at,
+                ended,
+                decisions,
+            );
+        }
+        if self.cancelling || (self.stopped && error.class == ErrorClass::Cancelled) {
+            return self.finish(no, StepState::Cancelled, Some(error), at, ended, decisions);
+        }
+        let running = self.step_state(no) == StepState::Running;
+        if let Some(until) = self.next_attempt(no, &error, at).filter(|_| running) {
+            let past = self.past(no, StepState::Failed, Some(error.clone()), at);
+            let mut record = Record::step(RecordKind::StepAttemptFailed, no, at);
+            record.attempt = past.attempt;
+            record.error = Some(error.clone());
+            decisions.records.push(record);
+            decisions.attempts.push(past);
+            self.nodes[no as usize].failures += 1;
+            self.errors.insert(no, error);
+            let wait = Wait { reason: WaitReason::Retry, until, completes: false };
+            return self.wait(no, wait, None, at, decisions);
+        }
+        self.nodes[no as usize].failures += 1;
+        self.finish(no, StepState::Failed, Some(error), at, ended, decisions);
+    }
+
+    /// When the next attempt may start, if the policy allows one.
+    fn next_attempt(&self, no: StepNo, error: &StepError, at: Timestamp) -> Option<Timestamp> {
+        let policy = self.policy(no);
+        let node = &self.nodes[no as usize];
+        if self.stopped
+            || policy.at_most_once
+            || node.failures >= policy.retry.max_retries
+            || !policy.retry.covers(error)
+        {
+            return None;
+        }
+        let seed =
+            seed(&[&self.seed, &no.to_le_bytes(), &node.attempt.to_le_bytes()]);
+        let until = at.plus(policy.retry.wait(node.failures + 1, error, seed));
+        let in_time = policy
+            .retry
+            .max_elapsed
+            .is_none_or(|most| until.since(node.began_at.unwrap_or(at)) <= most);
+        in_time.then_some(until)
+    }
+
+    fn lost(
+        &mut self,
+        no: StepNo,
+        charged: bool,
+        limit: u32,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        let error = StepError::lost();
+        self.nodes[no as usize].crashes += u32::from(charged);
+        let crashes = self.nodes[no as usize].crashes;
+        if self.cancelling {
+            return self.finish(no, StepState::Cancelled, Some(error), at, ended, decisions);
+        }
+        if self.policy(no).at_most_once {
+            return self.failed(no, error, at, ended, decisions);
+        }
+        if crashes >= limit {
+            let message = format!("{crashes} workers died while it ran");
+            let error = StepError { message, ..error };
+            return self.finish(
+                no,
+                StepState::Quarantined,
+                Some(error),
+                at,
+                ended,
+                decisions,
+            );
+        }
+        let past = self.past(no, StepState::Failed, Some(error.clone()), at);
+        let mut record = Record::step(RecordKind::StepLost, no, at);
+        record.attempt = past.attempt;
+        record.error = Some(error);
+        decisions.attempts.push(past);
+        decisions.records.push(record);
+        self.enter(no, StepState::Ready, at);
+        decisions.facts.push(self.fact(no));
+        decisions.ready.push(no);
+    }
+
+    fn expanded(
+        &mut self,
+        no: StepNo,
+        items: u32,
+        list: Output,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        self.enter(no, StepState::Running, at);
+        let node = &mut self.nodes[no as usize];
+        node.attempt = 1;
+        node.started_at = Some(at);
+        node.began_at = Some(at);
+        decisions.records.push(Record::step(RecordKind::StepExpanded, no, at));
+        let first = self.add_fragment(no, items, ended, decisions, at);
+        let mut fact = self.fact(no);
+        fact.output = Some(list);
+        fact.expansion = Some(Expansion { first, items });
+        decisions.facts.push(fact);
+        if items == 0 {
+            self.close_items(no, at, ended, decisions);
+        }
+    }
+
+    /// All children of a `for_each` have ended: it ends too, without a row of its own.
+    pub(super) fn close_items(
+        &mut self,
+        parent: StepNo,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        let (state, failed) = self.verdict_on_items(parent);
+        let kind = match state {
+            StepState::Failed => RecordKind::StepFailed,
+            StepState::Cancelled => RecordKind::StepCancelled,
+            _ => RecordKind::StepSucceeded,
+        };
+        let mut record = Record::step(kind, parent, at);
+        if state == StepState::Failed {
+            let items = self.items_done(parent).map_or(0, |(_, items)| items);
+            let message = format!("{failed} of {items} items failed");
+            let error = StepError::fail("items_failed", message);
+            record.error = Some(error.clone());
+            self.errors.insert(parent, error);
+        }
+        decisions.records.push(record);
+        self.end(parent, state, at, ended);
+    }
+
+    fn tick(
+        &mut self,
+        now: Timestamp,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        while let Some((due, no)) = self.timers.first().copied().filter(|(due, _)| *due <= now)
+        {
+            self.timers.pop_first();
+            match (self.step_state(no), self.waits.get(&no).copied()) {
+                (StepState::Waiting, Some(wait)) if wait.until == due => {
+                    if wait.completes {
+                        self.succeeded(no, None, at, ended, decisions);
+                    } else {
+                        self.waits.remove(&no);
+                        self.enter(no, StepState::Ready, at);
+                        decisions.ready.push(no);
+                    }
+                }
+                // The timer of `start_before`: it counts only until the first start.
+                (StepState::Ready | StepState::Waiting, _)
+                    if self.nodes[no as usize].attempt == 0 =>
+                {
+                    let error = StepError::fail("expired", "`start_before` has passed");
+                    let skipped = StepState::Skipped;
+                    self.finish(no, skipped, Some(error), at, ended, decisions);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends every step that has not started; running ones are told to stop.
+    pub(super) fn stop(
+        &mut self,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        self.stopped = true;
+        for no in 0..self.len() {
+            if self.folding.as_ref().is_some_and(|unfolded| unfolded.contains(&no)) {
+                continue;
+            }
+            match self.step_state(no) {
+                StepState::Blocked | StepState::Ready | StepState::Waiting => {
+                    decisions.records.push(Record::step(RecordKind::StepCancelled, no, at));
+                    self.end(no, StepState::Cancelled, at, ended);
+                }
+                StepState::Running if !self.expanded.contains_key(&no) => {
+                    decisions.stop.push(no);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn close(&mut self, error: Option<StepError>, at: Timestamp, decisions: &mut Decisions) {
+        self.state = if self.cancelling {
+            ProjectState::Cancelled
+        } else if self.fatal > 0 || error.is_some() {
+            ProjectState::Failed
+        } else {
+            ProjectState::Succeeded
+        };
+        let kind = match self.state {
+            ProjectState::Cancelled => RecordKind::ProjectCancelled,
+            ProjectState::Failed => RecordKind::ProjectFailed,
+            _ => RecordKind::ProjectSucceeded,
+        };
+        let mut record = Record::project(kind, at);
+        record.error = error;
+        decisions.records.push(record);
+        decisions.finished = Some(self.state);
+    }
+
+    fn wait(
+        &mut self,
+        no: StepNo,
+        wait: Wait,
+        output: Option<Output>,
+        at: Timestamp,
+        decisions: &mut Decisions,
+    ) {
+        self.enter(no, StepState::Waiting, at);
+        self.waits.insert(no, wait);
+        self.timers.insert((wait.until, no));
+        let mut fact = self.fact(no);
+        fact.output = output;
+        let mut record = Record::step(RecordKind::StepWaiting, no, at);
+        record.attempt = fact.attempt;
+        record.until = Some(wait.until);
+        decisions.facts.push(fact);
+        decisions.records.push(record);
+    }
+
+    /// Ends a step by a fact of its own.
+    fn finish(
+        &mut self,
+        no: StepNo,
+        state: StepState,
+        error: Option<StepError>,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        let kind = match state {
+            StepState::Succeeded => RecordKind::StepSucceeded,
+            StepState::Failed => RecordKind::StepFailed,
+            StepState::Skipped => RecordKind::StepSkipped,
+            StepState::Quarantined => RecordKind::StepQuarantined,
+            _ => RecordKind::StepCancelled,
+        };
+        let node = &mut self.nodes[no as usize];
+        if node.attempt == 0 && state != StepState::Skipped {
+            // A join, or a step whose expressions failed: it ran here and now.
+            node.attempt = 1;
+            node.started_at = Some(at);
+            node.began_at = Some(at);
+        }
+        let mut record = Record::step(kind, no, at);
+        record.attempt = node.attempt;
+        record.error.clone_from(&error);
+        match error {
+            Some(error) => self.errors.insert(no, error),
+            None => self.errors.remove(&no),
+        };
+        self.end(no, state, at, ended);
+        decisions.facts.push(self.fact(no));
+        decisions.records.push(record);
+    }
+
+    /// Moves a step to a state that is not final.
+    pub(super) fn enter(&mut self, no: StepNo, state: StepState, at: Timestamp) {
+        let expanded = self.expanded.contains_key(&no);
+        let node = &mut self.nodes[no as usize];
+        if node.state == StepState::Running && !expanded {
+            self.busy -= 1;
+        }
+        self.counts[node.state as usize] -= 1;
+        self.counts[state as usize] += 1;
+        node.state = state;
+        node.at = at;
+    }
+
+    /// Moves a step to a final state.
+    pub(super) fn end(
+        &mut self,
+        no: StepNo,
+        state: StepState,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+    ) {
+        self.enter(no, state, at);
+        if let Some(wait) = self.waits.remove(&no) {
+            self.timers.remove(&(wait.until, no));
+        }
+        self.open -= 1;
+        let policy = self.policy(no);
+        let failed = matches!(state, StepState::Failed | StepState::Quarantined);
+        if failed && !policy.allow_failure && !policy.contained {
+            self.fatal += 1;
+        }
+        ended.push(no);
+    }
+
+    /// The row that records a step as it is now.
+    pub(super) fn fact(&self, no: StepNo) -> Fact {
+        let node = &self.nodes[no as usize];
+        let wait = self.waits.get(&no);
+        Fact {
+            no,
+            generation: node.generation,
+            attempt: node.attempt,
+            failures: node.failures,
+            crashes: node.crashes,
+            state: node.state,
+            at: node.at,
+            began_at: node.began_at,
+            started_at: node.started_at,
+            until: wait.map(|wait| wait.until),
+            wait: wait.map(|wait| wait.reason),
+            output: None,
+            error: self.errors.get(&no).cloned(),
+            expansion: None,
+        }
+    }
+
+    fn past(
+        &self,
+        no: StepNo,
+        state: StepState,
+        error: Option<StepError>,
+        finished_at: Timestamp,
+    ) -> PastAttempt {
+        let node = &self.nodes[no as usize];
+        PastAttempt {
+            no,
+            generation: node.generation,
+            attempt: node.attempt,
+            state,
+            started_at: node.started_at,
+            finished_at,
+            error,
+            output: None,
+        }
+    }
+
+    fn expect(&self, no: StepNo, attempt: u32, event: &'static str) -> Result<(), Illegal> {
+        if no >= self.len() {
+            return Err(self.illegal(None, event));
+        }
+        let node = &self.nodes[no as usize];
+        // What the engine itself evaluates (joins, expressions) never starts.
+        let here = node.state == StepState::Ready
+            && (event == "failed" || matches!(self.step(no).action, Action::Join { .. }));
+        let running = node.state == StepState::Running
+            && node.attempt == attempt
+            && !self.expanded.contains_key(&no);
+        if here || running { Ok(()) } else { Err(self.illegal(Some(no), event)) }
+    }
+
+    fn expect_ready(&self, no: StepNo, event: &'static str) -> Result<(), Illegal> {
+        if no < self.len() && self.step_state(no) == StepState::Ready {
+            return Ok(());
+        }
+        Err(self.illegal((no < self.len()).then_some(no), event))
+    }
+
+    fn expect_running(&self, no: StepNo, event: &'static str) -> Result<(), Illegal> {
+        let attempt = self.nodes.get(no as usize).map_or(0, |node| node.attempt);
+        match self.expect(no, attempt, event) {
+            Ok(()) if self.step_state(no) == StepState::Running => Ok(()),
+            _ => Err(self.illegal((no < self.len()).then_some(no), event)),
+        }
+    }
+
+    fn expect_open(&self, event: &'static str) -> Result<(), Illegal> {
+        if self.state.is_terminal() || self.cancelling || self.open == 0 {
+            return Err(self.illegal(None, event));
+        }
+        Ok(())
+    }
+
+    fn illegal(&self, no: Option<StepNo>, event: &'static str) -> Illegal {
+        let state = match no {
+            Some(no) => self.step_state(no).as_str(),
+            None => self.state.as_str(),
+        };
+        Illegal { no, state, event }
+    }
+
+    /// How long a step may be late before `start_before` ends it, for tests and `why`.
+    pub fn expires_at(&self, no: StepNo) -> Option<Timestamp> {
+        match self.policy(no).start_before? {
+            StartBefore::Within(time) => Some(self.nodes[no as usize].ready_at.plus(time)),
+            StartBefore::At(time) => Some(time),
+        }
+    }
+
+    /// How long the attempt that runs now may take: soft and hard limit.
+    pub fn limits(&self, no: StepNo) -> (Option<Duration>, Option<Duration>) {
+        let policy = self.policy(no);
+        (policy.soft, policy.hard)
+    }
+}
+
+impl Record {
+    pub(crate) fn project(kind: RecordKind, at: Timestamp) -> Self {
+        Self { at, kind, no: None, attempt: 0, error: None, until: None, progress: None }
+    }
+
+    pub(crate) fn step(kind: RecordKind, no: StepNo, at: Timestamp) -> Self {
+        Self { no: Some(no), ..Self::project(kind, at) }
+    }
+}
