@@ -62,12 +62,18 @@ impl StepError {
     pub const MAX_MESSAGE: usize = 8 * 1024;
 
     /// A failure that another attempt may cure.
-    pub fn retry(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
+    pub fn retry(
+        code: impl Into<Cow<'static, str>>,
+        message: impl fmt::Display,
+    ) -> Self {
         Self::of(ErrorClass::Retryable, code.into(), message)
     }
 
     /// A failure that no further attempt can cure.
-    pub fn fail(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
+    pub fn fail(
+        code: impl Into<Cow<'static, str>>,
+        message: impl fmt::Display,
+    ) -> Self {
         Self::of(ErrorClass::Permanent, code.into(), message)
     }
 
@@ -89,14 +95,26 @@ impl StepError {
         self
     }
 
-    fn of(class: ErrorClass, code: Cow<'static, str>, message: impl fmt::Display) -> Self {
+    fn of(
+        class: ErrorClass,
+        code: Cow<'static, str>,
+        message: impl fmt::Display,
+    ) -> Self {
         let mut message = message.to_string();
         if message.len() > Self::MAX_MESSAGE {
-            let end = (0..=Self::MAX_MESSAGE).rev().find(|at| message.is_char_boundary(*at));
+            let end =
+                (0..=Self::MAX_MESSAGE).rev().find(|at| message.is_char_boundary(*at));
             message.truncate(end.unwrap_or(0));
             message.push('…');
         }
-        Self { code, class, message, step: None, failed_needs: vec![], retry_after_ms: None }
+        Self {
+            code,
+            class,
+            message,
+            step: None,
+            failed_needs: vec![],
+            retry_after_ms: None,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     fmt,
     future::Future,
     marker::PhantomData,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,12 +35,20 @@ pub struct Parameter {
 impl Parameter {
     /// A parameter that must be given. `schema` is JSON Schema text, empty for any.
     pub const fn required(name: &'static str, schema: &'static str) -> Self {
-        Self { name: Cow::Borrowed(name), required: true, schema: Cow::Borrowed(schema) }
+        Self {
+            name: Cow::Borrowed(name),
+            required: true,
+            schema: Cow::Borrowed(schema),
+        }
     }
 
     /// A parameter that may be left out. `schema` is JSON Schema text, empty for any.
     pub const fn optional(name: &'static str, schema: &'static str) -> Self {
-        Self { name: Cow::Borrowed(name), required: false, schema: Cow::Borrowed(schema) }
+        Self {
+            name: Cow::Borrowed(name),
+            required: false,
+            schema: Cow::Borrowed(schema),
+        }
     }
 }
 
@@ -219,7 +227,9 @@ impl State {
 
     /// Finds the value of a type.
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        self.0.get(&TypeId::of::<T>()).and_then(|value| Arc::clone(value).downcast().ok())
+        self.0
+            .get(&TypeId::of::<T>())
+            .and_then(|value| Arc::clone(value).downcast().ok())
     }
 }
 
@@ -251,7 +261,7 @@ pub(crate) struct Inner {
     pub(crate) soft_deadline: Option<Timestamp>,
     pub(crate) state: State,
     pub(crate) notes: Box<dyn Fn(Note) + Send + Sync>,
-    pub(crate) secrets: Mutex<Vec<String>>,
+    pub(crate) secrets: Vec<String>,
 }
 
 impl fmt::Debug for Inner {
@@ -276,7 +286,7 @@ impl Context {
             soft_deadline: None,
             state: State::default(),
             notes: Box::new(|_| ()),
-            secrets: Mutex::default(),
+            secrets: vec![],
         })
     }
 
@@ -313,7 +323,10 @@ impl Context {
 
     /// Tells how far the attempt is, 0 to 1. At most one a second is recorded.
     pub fn progress(&self, fraction: f64, message: impl Into<String>) {
-        (self.0.notes)(Note::Progress(fraction.clamp(0.0, 1.0), self.mask(message.into())));
+        (self.0.notes)(Note::Progress(
+            fraction.clamp(0.0, 1.0),
+            self.mask(message.into()),
+        ));
     }
 
     /// Writes a line into the log of the step.
@@ -326,9 +339,15 @@ impl Context {
         self.0.state.get()
     }
 
+    pub(crate) fn has_secrets(&self) -> bool {
+        !self.0.secrets.is_empty()
+    }
+
     /// Replaces every secret that this attempt resolved by `***`.
     pub fn mask(&self, text: String) -> String {
-        let secrets = self.0.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), "***"))
+        self.0
+            .secrets
+            .iter()
+            .fold(text, |text, secret| text.replace(secret.as_str(), "***"))
     }
 }

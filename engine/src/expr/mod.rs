@@ -13,7 +13,6 @@ use std::sync::OnceLock;
 
 use minijinja::{
     Environment as Engine, Error as JinjaError, ErrorKind, UndefinedBehavior, Value,
-
 };
 use serde_json::value::RawValue;
 
@@ -64,7 +63,10 @@ fn engine() -> &'static Engine<'static> {
 /// # Errors
 /// A sentence about what is wrong.
 pub fn check(expression: &str) -> Result<(), String> {
-    engine().compile_expression(expression).map(|_| ()).map_err(|error| describe(&error))
+    engine()
+        .compile_expression(expression)
+        .map(|_| ())
+        .map_err(|error| describe(&error))
 }
 
 /// The names that an expression takes from its surroundings, unsorted.
@@ -87,7 +89,8 @@ pub fn evaluate(expression: &str, names: &Names) -> Result<Value, StepError> {
         .eval(names.root())
         .map_err(|error| failed(format!("{} in `{expression}`", describe(&error))))?;
     if value.is_undefined() {
-        let message = format!("`{expression}` is undefined; `| default(…)` gives it a value");
+        let message =
+            format!("`{expression}` is undefined; `| default(…)` gives it a value");
         return Err(failed(message));
     }
     Ok(value)
@@ -99,9 +102,8 @@ pub fn evaluate(expression: &str, names: &Names) -> Result<Value, StepError> {
 /// `expression`, permanent: it would fail again.
 pub fn condition(expression: &str, names: &Names) -> Result<bool, StepError> {
     let value = evaluate(expression, names)?;
-    bool::try_from(value.clone()).map_err(|_| {
-        failed(format!("`{expression}` is {value}, not true or false"))
-    })
+    bool::try_from(value.clone())
+        .map_err(|_| failed(format!("`{expression}` is {value}, not true or false")))
 }
 
 /// Evaluates all expressions in a JSON value. A text that is only one expression becomes
@@ -157,10 +159,12 @@ fn render_text(text: &str, names: &Names) -> Result<serde_json::Value, StepError
     for part in parts {
         match part {
             Part::Text(text) => out.push_str(&text),
-            Part::Expression(expression) => match to_json(&evaluate(expression, names)?)? {
-                serde_json::Value::String(text) => out.push_str(&text),
-                other => out.push_str(&other.to_string()),
-            },
+            Part::Expression(expression) => {
+                match to_json(&evaluate(expression, names)?)? {
+                    serde_json::Value::String(text) => out.push_str(&text),
+                    other => out.push_str(&other.to_string()),
+                }
+            }
         }
         if out.len() > MAX_VALUE {
             return Err(failed(format!("the text is over {MAX_VALUE} bytes")));

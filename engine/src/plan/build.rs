@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 use unicode_normalization::{UnicodeNormalization, is_nfc_quick};
 
 use super::{
-    MAX_EDGES, MAX_STEPS, PLAN_FORMAT, Plan, Policy, Problem, Scope, Step, StepNo, Stored,
-    nearest,
+    MAX_EDGES, MAX_STEPS, PLAN_FORMAT, Plan, Policy, Problem, Scope, Step, StepNo,
+    Stored, nearest,
 };
 
 /// A step before its needs are resolved: everything by name.
@@ -73,7 +73,8 @@ impl Plan {
     /// # Errors
     /// A sentence when the bytes are not a plan that this version can load.
     pub fn from_bytes(bytes: &Arc<[u8]>) -> Result<Self, String> {
-        let stored: Stored = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let stored: Stored =
+            serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         let mut plan = Self::from_stored(stored)?;
         // Keep the bytes as they are: their hash is the identity of the plan.
         plan.hash = Sha256::digest(bytes).into();
@@ -112,13 +113,16 @@ impl Plan {
             }
         }
         let order: Vec<StepNo> = match algo::toposort(&graph, None) {
-            Ok(order) => order.into_iter().map(|node| node.index()).map(number).collect(),
+            Ok(order) => {
+                order.into_iter().map(|node| node.index()).map(number).collect()
+            }
             Err(_) => return Err(cycles(&graph, &stored.steps)),
         };
         let mut level = vec![1_u32; order.len()];
         for no in &order {
             for need in &stored.steps[*no as usize].needs {
-                level[*no as usize] = level[*no as usize].max(level[*need as usize] + 1);
+                level[*no as usize] =
+                    level[*no as usize].max(level[*need as usize] + 1);
             }
         }
         let mut remaining = vec![1_u32; order.len()];
@@ -128,8 +132,12 @@ impl Plan {
                 remaining[*need as usize] = remaining[*need as usize].max(next);
             }
         }
-        let index =
-            stored.steps.iter().zip(0..).map(|(step, no)| (step.name.clone(), no)).collect();
+        let index = stored
+            .steps
+            .iter()
+            .zip(0..)
+            .map(|(step, no)| (step.name.clone(), no))
+            .collect();
         let bytes = serde_json::to_vec(&stored).unwrap_or_default();
         let hash = Sha256::digest(&bytes).into();
         let bytes = bytes.into();
@@ -145,8 +153,7 @@ fn resolve(drafts: Vec<Draft>) -> Result<Vec<Step>, Vec<Problem>> {
         problems.push(Problem::Empty);
     }
     if drafts.len() > MAX_STEPS {
-        problems
-            .push(Problem::TooManySteps { count: drafts.len(), limit: MAX_STEPS });
+        problems.push(Problem::TooManySteps { count: drafts.len(), limit: MAX_STEPS });
     }
     if edges > MAX_EDGES {
         problems.push(Problem::TooManyEdges { count: edges, limit: MAX_EDGES });
@@ -200,13 +207,12 @@ fn resolve(drafts: Vec<Draft>) -> Result<Vec<Step>, Vec<Problem>> {
 fn look_alikes(names: &[&str], problems: &mut Vec<Problem>) {
     let mut forms: HashMap<String, &str> = HashMap::new();
     for name in names {
-        let normal = if is_nfc_quick(name.chars())
-            == unicode_normalization::IsNormalized::Yes
-        {
-            (*name).to_owned()
-        } else {
-            name.nfc().collect()
-        };
+        let normal =
+            if is_nfc_quick(name.chars()) == unicode_normalization::IsNormalized::Yes {
+                (*name).to_owned()
+            } else {
+                name.nfc().collect()
+            };
         match forms.insert(normal, name) {
             Some(other) if other != *name => problems.push(Problem::LookAlike {
                 name: (*name).to_owned(),

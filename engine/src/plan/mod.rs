@@ -19,7 +19,6 @@ use std::{collections::HashMap, sync::Arc};
 use petgraph::{Direction, graph::DiGraph};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::{build::Settings, retry::seed};
 pub use self::{
     build::Draft,
     dynamic::Dynamic,
@@ -29,6 +28,7 @@ pub use self::{
     rule::{Amount, Needs, Rule, Verdict},
     step::{Action, Body, Condition, ForEach, Scope, Step},
 };
+pub(crate) use self::{build::Settings, retry::seed};
 
 /// The number of a step in its plan, dense from 0 in document order.
 pub type StepNo = u32;
@@ -96,7 +96,10 @@ pub struct Figures {
 
 impl Plan {
     /// The number of steps, without the children of `for_each`.
-    #[expect(clippy::cast_possible_truncation, reason = "MAX_STEPS is far below u32::MAX")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "MAX_STEPS is far below u32::MAX"
+    )]
     pub fn len(&self) -> StepNo {
         self.stored.steps.len() as StepNo
     }

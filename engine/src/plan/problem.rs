@@ -116,7 +116,8 @@ impl Problem {
             Self::Empty => "add at least one task under `tasks:`".to_owned(),
             Self::DuplicateName { .. } => "give each task a name of its own".to_owned(),
             Self::LookAlike { .. } => {
-                "two Unicode spellings of one word: use one of them everywhere".to_owned()
+                "two Unicode spellings of one word: use one of them everywhere"
+                    .to_owned()
             }
             Self::MissingNeed { nearest: Some(name), .. } => {
                 format!("did you mean `{name}`?")
@@ -125,7 +126,9 @@ impl Problem {
                 format!("add a task `{need}` or remove it from `needs`")
             }
             Self::SelfNeed { .. } => "remove the task from its own `needs`".to_owned(),
-            Self::Cycle { .. } => "remove one of these needs to break the ring".to_owned(),
+            Self::Cycle { .. } => {
+                "remove one of these needs to break the ring".to_owned()
+            }
             Self::UnknownKind { nearest: Some(kind), .. } => {
                 format!("did you mean `{kind}`?")
             }
@@ -148,7 +151,10 @@ impl fmt::Display for Problem {
             Self::Empty => f.write_str("the project has no tasks"),
             Self::DuplicateName { name } => write!(f, "two tasks are named `{name}`"),
             Self::LookAlike { name, other } => {
-                write!(f, "the names `{name}` and `{other}` look alike but differ in bytes")
+                write!(
+                    f,
+                    "the names `{name}` and `{other}` look alike but differ in bytes"
+                )
             }
             Self::MissingNeed { step, need, .. } => {
                 write!(f, "task `{step}` needs `{need}`, which does not exist")
@@ -168,7 +174,10 @@ impl fmt::Display for Problem {
                 write!(f, "task `{step}` has the unknown kind `{kind}`")
             }
             Self::NotUpstream { step, reference } => {
-                write!(f, "task `{step}` uses `tasks.{reference}`, which is not upstream")
+                write!(
+                    f,
+                    "task `{step}` uses `tasks.{reference}`, which is not upstream"
+                )
             }
             Self::TooManySteps { count, limit } => {
                 write!(f, "{count} tasks are more than the limit of {limit}")

@@ -67,9 +67,12 @@ impl Retry {
 
 /// Makes a seed for [`Retry::wait`] from what names an attempt (FNV-1a, 64 bit).
 pub(crate) fn seed(parts: &[&[u8]]) -> u64 {
-    parts.iter().flat_map(|part| part.iter()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    parts
+        .iter()
+        .flat_map(|part| part.iter())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
 }
 
 /// The finalizer of SplitMix64: spreads neighbouring seeds over all 64 bits.

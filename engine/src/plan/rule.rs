@@ -35,7 +35,8 @@ impl Amount {
 }
 
 fn scaled(total: u32, share: u8, round: u64) -> u32 {
-    u32::try_from((u64::from(total) * u64::from(share) + round) / 100).unwrap_or(u32::MAX)
+    u32::try_from((u64::from(total) * u64::from(share) + round) / 100)
+        .unwrap_or(u32::MAX)
 }
 
 impl fmt::Display for Amount {
@@ -89,7 +90,11 @@ impl Needs {
     /// How many have not ended yet.
     pub fn open(&self) -> u32 {
         self.total
-            - (self.succeeded + self.allowed + self.failed + self.skipped + self.cancelled)
+            - (self.succeeded
+                + self.allowed
+                + self.failed
+                + self.skipped
+                + self.cancelled)
     }
 }
 
@@ -120,7 +125,9 @@ impl Rule {
     pub fn verdict(self, needs: &Needs) -> Verdict {
         let open = needs.open();
         let met = match self {
-            Self::AllSucceeded => open == 0 && needs.succeeded + needs.allowed == needs.total,
+            Self::AllSucceeded => {
+                open == 0 && needs.succeeded + needs.allowed == needs.total
+            }
             Self::NoneFailed => open == 0 && needs.failed + needs.cancelled == 0,
             Self::AllDone => open == 0,
             Self::AnySucceeded => needs.succeeded > 0,

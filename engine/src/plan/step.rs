@@ -97,7 +97,9 @@ impl Serialize for Body {
 impl<'de> Deserialize<'de> for Body {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = super::Stored::deserialize(deserializer)?;
-        Plan::from_stored(stored).map(|plan| Self(Arc::new(plan))).map_err(D::Error::custom)
+        Plan::from_stored(stored)
+            .map(|plan| Self(Arc::new(plan)))
+            .map_err(D::Error::custom)
     }
 }
 

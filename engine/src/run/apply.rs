@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::{
-    Decisions, Event, Expansion, Fact, Illegal, Output, PastAttempt, ProjectState, Record,
-    RecordKind, Run, StepState, Wait, WaitReason,
+    Decisions, Event, Expansion, Fact, Illegal, Output, PastAttempt, ProjectState,
+    Record, RecordKind, Run, StepState, Wait, WaitReason,
 };
 use crate::{
     ErrorClass, StepError, Timestamp,
@@ -20,7 +20,11 @@ impl Run {
     ///
     /// # Errors
     /// [`Illegal`] when the event does not fit the state; nothing has changed then.
-    pub fn apply(&mut self, event: Event, now: Timestamp) -> Result<Decisions, Illegal> {
+    pub fn apply(
+        &mut self,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<Decisions, Illegal> {
         let mut decisions = Decisions::default();
         let mut ended = vec![];
         let at = now.max(Timestamp::from_micros(self.now.as_micros() + 1));
@@ -37,7 +41,14 @@ impl Run {
             Event::Deferred { no, attempt, until, output } => {
                 self.expect(no, attempt, "deferred")?;
                 if self.cancelling {
-                    self.finish(no, StepState::Cancelled, None, at, &mut ended, &mut decisions);
+                    self.finish(
+                        no,
+                        StepState::Cancelled,
+                        None,
+                        at,
+                        &mut ended,
+                        &mut decisions,
+                    );
                 } else {
                     let wait =
                         Wait { reason: WaitReason::Timer, until, completes: true };
@@ -62,7 +73,9 @@ impl Run {
             Event::Cancel => {
                 self.expect_open("cancel")?;
                 self.cancelling = true;
-                decisions.records.push(Record::project(RecordKind::ProjectCancelRequested, at));
+                decisions
+                    .records
+                    .push(Record::project(RecordKind::ProjectCancelRequested, at));
                 self.stop(at, &mut ended, &mut decisions);
             }
             Event::Pause => {
@@ -279,7 +292,10 @@ impl Run {
         if uncertain {
             let error = StepError {
                 code: "outcome_unknown".into(),
-                message: format!("interrupted, and may not be repeated: {}", error.message),
+                message: format!(
+                    "interrupted, and may not be repeated: {}",
+                    error.message
+                ),
                 ..error
             };
             return self.finish(
@@ -292,7 +308,14 @@ impl Run {
             );
         }
         if self.cancelling || (self.stopped && error.class == ErrorClass::Cancelled) {
-            return self.finish(no, StepState::Cancelled, Some(error), at, ended, decisions);
+            return self.finish(
+                no,
+                StepState::Cancelled,
+                Some(error),
+                at,
+                ended,
+                decisions,
+            );
         }
         let running = self.step_state(no) == StepState::Running;
         if let Some(until) = self.next_attempt(no, &error, at).filter(|_| running) {
@@ -312,7 +335,12 @@ impl Run {
     }
 
     /// When the next attempt may start, if the policy allows one.
-    fn next_attempt(&self, no: StepNo, error: &StepError, at: Timestamp) -> Option<Timestamp> {
+    fn next_attempt(
+        &self,
+        no: StepNo,
+        error: &StepError,
+        at: Timestamp,
+    ) -> Option<Timestamp> {
         let policy = self.policy(no);
         let node = &self.nodes[no as usize];
         if self.stopped
@@ -322,8 +350,7 @@ impl Run {
         {
             return None;
         }
-        let seed =
-            seed(&[&self.seed, &no.to_le_bytes(), &node.attempt.to_le_bytes()]);
+        let seed = seed(&[&self.seed, &no.to_le_bytes(), &node.attempt.to_le_bytes()]);
         let until = at.plus(policy.retry.wait(node.failures + 1, error, seed));
         let in_time = policy
             .retry
@@ -345,7 +372,14 @@ impl Run {
         self.nodes[no as usize].crashes += u32::from(charged);
         let crashes = self.nodes[no as usize].crashes;
         if self.cancelling {
-            return self.finish(no, StepState::Cancelled, Some(error), at, ended, decisions);
+            return self.finish(
+                no,
+                StepState::Cancelled,
+                Some(error),
+                at,
+                ended,
+                decisions,
+            );
         }
         if self.policy(no).at_most_once {
             return self.failed(no, error, at, ended, decisions);
@@ -431,7 +465,8 @@ impl Run {
         ended: &mut Vec<StepNo>,
         decisions: &mut Decisions,
     ) {
-        while let Some((due, no)) = self.timers.first().copied().filter(|(due, _)| *due <= now)
+        while let Some((due, no)) =
+            self.timers.first().copied().filter(|(due, _)| *due <= now)
         {
             self.timers.pop_first();
             match (self.step_state(no), self.waits.get(&no).copied()) {
@@ -471,7 +506,11 @@ impl Run {
             }
             match self.step_state(no) {
                 StepState::Blocked | StepState::Ready | StepState::Waiting => {
-                    decisions.records.push(Record::step(RecordKind::StepCancelled, no, at));
+                    decisions.records.push(Record::step(
+                        RecordKind::StepCancelled,
+                        no,
+                        at,
+                    ));
                     self.end(no, StepState::Cancelled, at, ended);
                 }
                 StepState::Running if !self.expanded.contains_key(&no) => {
@@ -482,7 +521,12 @@ impl Run {
         }
     }
 
-    fn close(&mut self, error: Option<StepError>, at: Timestamp, decisions: &mut Decisions) {
+    fn close(
+        &mut self,
+        error: Option<StepError>,
+        at: Timestamp,
+        decisions: &mut Decisions,
+    ) {
         self.state = if self.cancelling {
             ProjectState::Cancelled
         } else if self.fatal > 0 || error.is_some() {
@@ -633,14 +677,20 @@ impl Run {
         }
     }
 
-    fn expect(&self, no: StepNo, attempt: u32, event: &'static str) -> Result<(), Illegal> {
+    fn expect(
+        &self,
+        no: StepNo,
+        attempt: u32,
+        event: &'static str,
+    ) -> Result<(), Illegal> {
         if no >= self.len() {
             return Err(self.illegal(None, event));
         }
         let node = &self.nodes[no as usize];
         // What the engine itself evaluates (joins, expressions) never starts.
         let here = node.state == StepState::Ready
-            && (event == "failed" || matches!(self.step(no).action, Action::Join { .. }));
+            && (event == "failed"
+                || matches!(self.step(no).action, Action::Join { .. }));
         let running = node.state == StepState::Running
             && node.attempt == attempt
             && !self.expanded.contains_key(&no);
@@ -680,7 +730,9 @@ impl Run {
     /// How long a step may be late before `start_before` ends it, for tests and `why`.
     pub fn expires_at(&self, no: StepNo) -> Option<Timestamp> {
         match self.policy(no).start_before? {
-            StartBefore::Within(time) => Some(self.nodes[no as usize].ready_at.plus(time)),
+            StartBefore::Within(time) => {
+                Some(self.nodes[no as usize].ready_at.plus(time))
+            }
             StartBefore::At(time) => Some(time),
         }
     }
@@ -694,7 +746,15 @@ impl Run {
 
 impl Record {
     pub(crate) fn project(kind: RecordKind, at: Timestamp) -> Self {
-        Self { at, kind, no: None, attempt: 0, error: None, until: None, progress: None }
+        Self {
+            at,
+            kind,
+            no: None,
+            attempt: 0,
+            error: None,
+            until: None,
+            progress: None,
+        }
     }
 
     pub(crate) fn step(kind: RecordKind, no: StepNo, at: Timestamp) -> Self {

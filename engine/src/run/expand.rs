@@ -149,12 +149,13 @@ impl Run {
         loop {
             let (item, tail) = rest.split_once(']')?;
             let fragment = &self.fragments[*self.expanded.get(&no)?];
-            let item = item.parse::<u32>().ok().filter(|item| *item < fragment.items)?;
-            let (inner, next) = match tail.strip_prefix('/').unwrap_or(tail).split_once('[')
-            {
-                Some((inner, next)) => (inner, Some(next)),
-                None => (tail.strip_prefix('/').unwrap_or(tail), None),
-            };
+            let item =
+                item.parse::<u32>().ok().filter(|item| *item < fragment.items)?;
+            let (inner, next) =
+                match tail.strip_prefix('/').unwrap_or(tail).split_once('[') {
+                    Some((inner, next)) => (inner, Some(next)),
+                    None => (tail.strip_prefix('/').unwrap_or(tail), None),
+                };
             let local = fragment.body.find(inner)?;
             no = fragment.first + item * fragment.body.len() + local;
             match next {
@@ -211,7 +212,8 @@ impl Run {
         let Some(for_each) = Self::for_each(self.step(parent)) else { return first };
         let (body, window) = (Arc::clone(&for_each.body.0), for_each.window);
         for _ in 0..items {
-            self.nodes.extend(body.steps().iter().map(|step| Node::new(step.needs.len())));
+            self.nodes
+                .extend(body.steps().iter().map(|step| Node::new(step.needs.len())));
         }
         let open = items * body.len();
         self.counts[StepState::Blocked as usize] += open;
@@ -248,7 +250,9 @@ impl Run {
         let base = fragment.first + item * fragment.body.len();
         let body = Arc::clone(&fragment.body);
         for (local, step) in (0..).zip(body.steps()) {
-            if step.needs.is_empty() && self.step_state(base + local) == StepState::Blocked {
+            if step.needs.is_empty()
+                && self.step_state(base + local) == StepState::Blocked
+            {
                 self.decide(base + local, at, ended, decisions);
             }
         }
@@ -270,7 +274,9 @@ impl Run {
         let mut next = None;
         if local + 1 == fragment.body.len() {
             match state {
-                StepState::Failed | StepState::UpstreamFailed | StepState::Quarantined
+                StepState::Failed
+                | StepState::UpstreamFailed
+                | StepState::Quarantined
                     if !allowed =>
                 {
                     fragment.failed += 1;

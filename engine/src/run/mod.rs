@@ -11,6 +11,7 @@
 mod apply;
 mod event;
 mod expand;
+mod order;
 mod ready;
 mod restore;
 mod state;
@@ -22,16 +23,17 @@ use std::{
     sync::Arc,
 };
 
+use self::expand::Fragment;
 pub use self::{
     event::{
-        Decisions, Event, Expansion, Fact, Illegal, Output, PastAttempt, Record, RecordKind,
+        Decisions, Event, Expansion, Fact, Illegal, Output, PastAttempt, Record,
+        RecordKind,
     },
     expand::Place,
     ready::ReadyQueue,
     restore::Restored,
     state::{ProjectState, StepState, WaitReason},
 };
-use self::expand::Fragment;
 use crate::{
     StepError, Timestamp,
     plan::{Needs, Plan, Policy, Step, StepNo},
@@ -203,6 +205,11 @@ impl Run {
         self.open == 0 && !self.state.is_terminal()
     }
 
+    /// Whether the project will not succeed when it closes.
+    pub fn will_fail(&self) -> bool {
+        self.cancelling || self.fatal > 0
+    }
+
     /// Whether another step may start now, as far as the project decides.
     pub fn may_start(&self) -> bool {
         self.state == ProjectState::Running
@@ -269,7 +276,9 @@ impl Run {
             .filter(|need| {
                 matches!(
                     self.step_state(*need),
-                    StepState::Failed | StepState::UpstreamFailed | StepState::Quarantined
+                    StepState::Failed
+                        | StepState::UpstreamFailed
+                        | StepState::Quarantined
                 )
             })
             .collect()
@@ -283,7 +292,8 @@ impl Run {
     /// All steps that are recorded as running.
     pub fn running_steps(&self) -> impl Iterator<Item = StepNo> + '_ {
         (0..self.len()).filter(|no| {
-            self.step_state(*no) == StepState::Running && !self.expanded.contains_key(no)
+            self.step_state(*no) == StepState::Running
+                && !self.expanded.contains_key(no)
         })
     }
 }

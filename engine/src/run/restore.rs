@@ -96,7 +96,10 @@ impl Run {
         }
         if self.step_state(fact.no).is_terminal() {
             // A row of an older time decided otherwise; only a damaged store does that.
-            tracing::error!(no = fact.no, "a stored row contradicts the rows before it");
+            tracing::error!(
+                no = fact.no,
+                "a stored row contradicts the rows before it"
+            );
             return;
         }
         let node = &mut self.nodes[fact.no as usize];

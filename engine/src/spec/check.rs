@@ -56,8 +56,13 @@ pub(super) fn check_expressions(document: &Document, findings: &mut Findings) {
 }
 
 impl<'a> Group<'a> {
-    fn new(tasks: &'a [Task], inputs: &'a [Input], params: Option<&'a [Input]>) -> Self {
-        let index = tasks.iter().enumerate().map(|(at, task)| (&*task.name, at)).collect();
+    fn new(
+        tasks: &'a [Task],
+        inputs: &'a [Input],
+        params: Option<&'a [Input]>,
+    ) -> Self {
+        let index =
+            tasks.iter().enumerate().map(|(at, task)| (&*task.name, at)).collect();
         Self { tasks, index, inputs, params, indirect: vec![] }
     }
 
@@ -85,7 +90,10 @@ impl<'a> Group<'a> {
                 .tasks
                 .iter()
                 .map(|task| {
-                    task.needs.iter().filter_map(|n| self.index.get(&**n).copied()).collect()
+                    task.needs
+                        .iter()
+                        .filter_map(|n| self.index.get(&**n).copied())
+                        .collect()
                 })
                 .collect(),
         };
@@ -93,7 +101,9 @@ impl<'a> Group<'a> {
         for ((user, named), found) in self.indirect.iter().zip(upstream) {
             if !found {
                 let (user, named) = (&self.tasks[*user].name, &self.tasks[*named].name);
-                let message = format!("task `{user}` uses `tasks.{named}`, which is not upstream");
+                let message = format!(
+                    "task `{user}` uses `tasks.{named}`, which is not upstream"
+                );
                 let help = format!("add `{named}` to the `needs` of `{user}`");
                 let diagnostic = Diagnostic::error("not_upstream", message)
                     .help(help)
@@ -124,7 +134,8 @@ impl<'a> Group<'a> {
                 }
                 Err(error) => {
                     let help = "close it with `}}`, or write `$${{` for the characters";
-                    let diagnostic = Diagnostic::error("bad_expression", error.to_string());
+                    let diagnostic =
+                        Diagnostic::error("bad_expression", error.to_string());
                     findings.add(diagnostic.help(help), at);
                 }
             },
@@ -169,20 +180,31 @@ impl<'a> Group<'a> {
                 "item" | "index" => Some(
                     Diagnostic::error(
                         "unknown_name",
-                        format!("`{}` exists only in the `with:` of a `for_each`", reference.root),
+                        format!(
+                            "`{}` exists only in the `with:` of a `for_each`",
+                            reference.root
+                        ),
                     )
                     .help("add `for_each:` to the task"),
                 ),
                 "secrets" | "worker" if !allowed.secrets => Some(
                     Diagnostic::error(
                         "secret_stored",
-                        format!("`{}` may stand only under `with:` of a task", reference.root),
+                        format!(
+                            "`{}` may stand only under `with:` of a task",
+                            reference.root
+                        ),
                     )
                     .help("its value would be stored here; pass it to a step instead"),
                 ),
                 "secrets" if member.is_none() => Some(
-                    Diagnostic::error("unknown_name", "`secrets` needs the name of a secret")
-                        .help("write `secrets.NAME`, set DANDORI_SECRET_NAME on the worker"),
+                    Diagnostic::error(
+                        "unknown_name",
+                        "`secrets` needs the name of a secret",
+                    )
+                    .help(
+                        "write `secrets.NAME`, set DANDORI_SECRET_NAME on the worker",
+                    ),
                 ),
                 "project" | "task" | "worker" | "secrets" | "range" | "dict" => None,
                 other => Some(unknown_name(other)),
@@ -247,7 +269,11 @@ impl<'a> Group<'a> {
     }
 }
 
-fn declared(what: &str, member: Option<&str>, inputs: Option<&[Input]>) -> Option<Diagnostic> {
+fn declared(
+    what: &str,
+    member: Option<&str>,
+    inputs: Option<&[Input]>,
+) -> Option<Diagnostic> {
     let Some(inputs) = inputs else {
         let message = "`params` exists only inside a template";
         let help = "write `inputs.NAME` for the inputs of the project";
@@ -267,10 +293,11 @@ fn declared(what: &str, member: Option<&str>, inputs: Option<&[Input]>) -> Optio
 
 fn unknown_name(name: &str) -> Diagnostic {
     const NAMES: [&str; 10] = [
-        "inputs", "params", "tasks", "needs", "item", "index", "project", "task", "worker",
-        "secrets",
+        "inputs", "params", "tasks", "needs", "item", "index", "project", "task",
+        "worker", "secrets",
     ];
-    let diagnostic = Diagnostic::error("unknown_name", format!("unknown name `{name}`"));
+    let diagnostic =
+        Diagnostic::error("unknown_name", format!("unknown name `{name}`"));
     match nearest(name, NAMES) {
         Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
         None => diagnostic.help(format!("known names: {}", NAMES.join(", "))),
@@ -289,7 +316,8 @@ fn are_upstream(needs: &[Vec<usize>], queries: &[(usize, usize)]) -> Vec<bool> {
             dependents[*need].push(task);
         }
     }
-    let mut order: Vec<usize> = (0..needs.len()).filter(|task| open[*task] == 0).collect();
+    let mut order: Vec<usize> =
+        (0..needs.len()).filter(|task| open[*task] == 0).collect();
     let mut at = 0;
     while let Some(task) = order.get(at).copied() {
         at += 1;

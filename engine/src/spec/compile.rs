@@ -17,8 +17,8 @@ use super::{
 use crate::{
     Kinds,
     plan::{
-        Action, Body, Condition, Draft, Dynamic, ForEach, MAX_STEPS, Plan, Policy, Problem,
-        Rule, Scope, Settings, Step, nearest,
+        Action, Body, Condition, Draft, Dynamic, ForEach, MAX_STEPS, Plan, Policy,
+        Problem, Rule, Scope, Settings, Step, nearest,
     },
 };
 
@@ -69,7 +69,12 @@ pub(super) fn compile(
         return None;
     }
     for (name, _) in &document.defaults.kinds {
-        check_kind(name, options, &At::ROOT.key("defaults").key("kinds").name(name), findings);
+        check_kind(
+            name,
+            options,
+            &At::ROOT.key("defaults").key("kinds").name(name),
+            findings,
+        );
     }
     let inputs = resolve_inputs(document, options.inputs, findings);
     check_expressions(document, findings);
@@ -91,7 +96,10 @@ pub(super) fn compile(
         policies: builder.policies,
         max_parallel: document.max_parallel,
         fail_fast: document.fail_fast,
-        outputs: document.outputs.as_ref().map(|outputs| Dynamic::new(outputs.to_raw())),
+        outputs: document
+            .outputs
+            .as_ref()
+            .map(|outputs| Dynamic::new(outputs.to_raw())),
     };
     match Plan::build(builder.drafts, settings) {
         Ok(plan) => Some(Compiled {
@@ -135,7 +143,9 @@ fn place_of(document: &Document, problem: &Problem) -> Path {
     let mut path = Path::default().key("tasks");
     let mut names = step.split('/').peekable();
     while let Some(name) = names.next() {
-        let Some(task) = tasks.iter().find(|task| task.name == name) else { return path };
+        let Some(task) = tasks.iter().find(|task| task.name == name) else {
+            return path;
+        };
         if names.peek().is_none() {
             return match problem {
                 Problem::DuplicateName { .. } | Problem::LookAlike { .. } => {
@@ -144,7 +154,9 @@ fn place_of(document: &Document, problem: &Problem) -> Path {
                 Problem::MissingNeed { need, .. } => {
                     need_path(&path.key(name), task, need)
                 }
-                Problem::SelfNeed { .. } => need_path(&path.key(name), task, &task.name),
+                Problem::SelfNeed { .. } => {
+                    need_path(&path.key(name), task, &task.name)
+                }
                 Problem::Cycle { .. } => path.key(name).key("needs"),
                 _ => path.key(name),
             };
@@ -181,7 +193,12 @@ struct Builder {
 
 impl Builder {
     fn new(scopes: Vec<Scope>) -> Self {
-        Self { scopes, policies: vec![], known_policies: HashMap::new(), drafts: vec![] }
+        Self {
+            scopes,
+            policies: vec![],
+            known_policies: HashMap::new(),
+            drafts: vec![],
+        }
     }
 
     fn policy(&mut self, policy: Policy) -> u32 {
@@ -259,7 +276,13 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn complain(&mut self, diagnostic: Diagnostic, task: &Task, key: &str, place: &Place<'_>) {
+    fn complain(
+        &mut self,
+        diagnostic: Diagnostic,
+        task: &Task,
+        key: &str,
+        place: &Place<'_>,
+    ) {
         let path = place.at.key(&task.name).key_name(key);
         self.findings.add_path(diagnostic.task(task.name.clone()), path);
     }
@@ -349,15 +372,20 @@ impl<'a> Compiler<'a> {
         };
         self.group(builder, &template.tasks, &inner);
         self.using.pop();
-        let needed: HashSet<&str> =
-            template.tasks.iter().flat_map(|task| &task.needs).map(String::as_str).collect();
+        let needed: HashSet<&str> = template
+            .tasks
+            .iter()
+            .flat_map(|task| &task.needs)
+            .map(String::as_str)
+            .collect();
         let last = template
             .tasks
             .iter()
             .filter(|task| !needed.contains(task.name.as_str()))
             .map(|task| format!("{}{}", inner.prefix, task.name))
             .collect();
-        let output = template.output.as_ref().map(|output| Dynamic::new(output.to_raw()));
+        let output =
+            template.output.as_ref().map(|output| Dynamic::new(output.to_raw()));
         let join = Guard { needs: last, rule: Rule::Joined, conditions: vec![] };
         let policy = builder.policy(Policy {
             allow_failure: task.allow_failure,
@@ -366,9 +394,14 @@ impl<'a> Compiler<'a> {
             ..Policy::default()
         });
         let action = Action::Join { output };
-        builder
-            .drafts
-            .push(draft(name, task.title.clone(), action, join, scope, policy));
+        builder.drafts.push(draft(
+            name,
+            task.title.clone(),
+            action,
+            join,
+            scope,
+            policy,
+        ));
     }
 
     fn for_each(
@@ -401,8 +434,13 @@ impl<'a> Compiler<'a> {
         if task.template.is_some() {
             self.instance(&mut body, task, String::new(), Guard::default(), &inside);
         } else {
-            let step =
-                self.run_step(&mut body, task, String::new(), Guard::default(), &inside);
+            let step = self.run_step(
+                &mut body,
+                task,
+                String::new(),
+                Guard::default(),
+                &inside,
+            );
             body.drafts.push(step);
         }
         // A failed item is judged by the `for_each`: the allowance is the parent's.
@@ -439,7 +477,14 @@ impl<'a> Compiler<'a> {
                     ..Policy::default()
                 });
                 let title = task.title.clone();
-                builder.drafts.push(draft(name, title, action, guard, place.scope, policy));
+                builder.drafts.push(draft(
+                    name,
+                    title,
+                    action,
+                    guard,
+                    place.scope,
+                    policy,
+                ));
             }
             Err(problems) => {
                 for problem in problems {
@@ -453,16 +498,20 @@ impl<'a> Compiler<'a> {
         let wanted = task.template.as_deref().unwrap_or_default();
         if self.using.iter().any(|name| name == wanted) {
             let ring = format!("{} → {wanted}", self.using.join(" → "));
-            let diagnostic =
-                Diagnostic::error("template_cycle", format!("a template uses itself: {ring}"))
-                    .help("remove one of these uses");
+            let diagnostic = Diagnostic::error(
+                "template_cycle",
+                format!("a template uses itself: {ring}"),
+            )
+            .help("remove one of these uses");
             self.complain(diagnostic, task, "use", place);
             return None;
         }
         let found = self.templates.get(wanted).copied();
         if found.is_none() {
-            let diagnostic =
-                Diagnostic::error("unknown_template", format!("unknown template `{wanted}`"));
+            let diagnostic = Diagnostic::error(
+                "unknown_template",
+                format!("unknown template `{wanted}`"),
+            );
             let diagnostic = match nearest(wanted, self.templates.keys().copied()) {
                 Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
                 None => diagnostic.help(format!("add `{wanted}` under `templates:`")),
@@ -484,16 +533,24 @@ impl<'a> Compiler<'a> {
             Some(Tree::Map(entries)) => entries,
             _ => &empty,
         };
-        let names: Vec<&str> = template.params.iter().map(|p| p.name.as_str()).collect();
+        let names: Vec<&str> =
+            template.params.iter().map(|p| p.name.as_str()).collect();
         let at = place.at.key(&task.name).key("with");
         for (key, value) in given {
             match template.params.iter().find(|param| param.name == *key) {
                 None => {
-                    let message = format!("the template `{}` has no parameter `{key}`", template.name);
+                    let message = format!(
+                        "the template `{}` has no parameter `{key}`",
+                        template.name
+                    );
                     let diagnostic = Diagnostic::error("unknown_parameter", message);
                     let diagnostic = match nearest(key, names.iter().copied()) {
-                        Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
-                        None => diagnostic.help(format!("parameters: {}", names.join(", "))),
+                        Some(name) => {
+                            diagnostic.help(format!("did you mean `{name}`?"))
+                        }
+                        None => {
+                            diagnostic.help(format!("parameters: {}", names.join(", ")))
+                        }
                     };
                     self.findings.add_path(diagnostic, at.key_name(key));
                 }
@@ -508,7 +565,8 @@ impl<'a> Compiler<'a> {
                 None => {
                     let message = format!("the parameter `{}` is missing", param.name);
                     let help = format!("add `{}` under `with:`", param.name);
-                    let diagnostic = Diagnostic::error("missing_parameter", message).help(help);
+                    let diagnostic =
+                        Diagnostic::error("missing_parameter", message).help(help);
                     self.complain(diagnostic, task, "use", place);
                 }
             }
@@ -522,12 +580,20 @@ impl<'a> Compiler<'a> {
         if !dynamic && !param.kind.admits(value) {
             let message =
                 format!("expected {}, found {}", param.kind.as_str(), value.describe());
-            let help = format!("`{}` is declared as {}", param.name, param.kind.as_str());
-            self.findings.add_path(Diagnostic::error("wrong_type", message).help(help), path);
+            let help =
+                format!("`{}` is declared as {}", param.name, param.kind.as_str());
+            self.findings
+                .add_path(Diagnostic::error("wrong_type", message).help(help), path);
         }
     }
 
-    fn value(&mut self, tree: &Tree, task: &Task, key: &str, place: &Place<'_>) -> Dynamic {
+    fn value(
+        &mut self,
+        tree: &Tree,
+        task: &Task,
+        key: &str,
+        place: &Place<'_>,
+    ) -> Dynamic {
         match inline_files(tree, self.options.folder) {
             Ok(Some(tree)) => Dynamic::new(tree.to_raw()),
             Ok(None) => Dynamic::new(tree.to_raw()),
@@ -543,7 +609,8 @@ impl<'a> Compiler<'a> {
     fn merged(&self, task: &Task, kind: &str, place: &Place<'_>) -> Policy {
         let defaults = &self.document.defaults;
         let mut treatment = task.treatment.clone().or(&place.treatment);
-        if let Some((_, of_kind)) = defaults.kinds.iter().find(|(name, _)| name == kind) {
+        if let Some((_, of_kind)) = defaults.kinds.iter().find(|(name, _)| name == kind)
+        {
             treatment = treatment.or(of_kind);
         }
         let treatment = treatment.or(&defaults.all);
@@ -588,11 +655,21 @@ impl<'a> Compiler<'a> {
         if task.for_each.is_none() {
             if task.window.is_some() {
                 let help = "add `for_each:` or remove `window`";
-                fault("window", "without_for_each", "`window` goes with `for_each`", help);
+                fault(
+                    "window",
+                    "without_for_each",
+                    "`window` goes with `for_each`",
+                    help,
+                );
             }
             if task.tolerate.is_some() {
                 let help = "add `for_each:` or remove `tolerate`";
-                fault("tolerate", "without_for_each", "`tolerate` goes with `for_each`", help);
+                fault(
+                    "tolerate",
+                    "without_for_each",
+                    "`tolerate` goes with `for_each`",
+                    help,
+                );
             }
         }
         if task.template.is_some() && task.for_each.is_none() {
@@ -609,7 +686,8 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        let retries = task.treatment.retry.as_ref().is_some_and(|retry| retry.max_retries > 0);
+        let retries =
+            task.treatment.retry.as_ref().is_some_and(|retry| retry.max_retries > 0);
         if task.at_most_once && retries {
             let message = "`at_most_once` and `retry` contradict each other";
             fault("at_most_once", "retry_at_most_once", message, "remove one of them");
@@ -619,12 +697,18 @@ impl<'a> Compiler<'a> {
                 if task.needs.is_empty() =>
             {
                 let message = "this rule looks at needs, and the task has none";
-                fault("rule", "rule_without_needs", message, "add `needs:` or remove `rule`");
+                fault(
+                    "rule",
+                    "rule_without_needs",
+                    message,
+                    "add `needs:` or remove `rule`",
+                );
             }
             Rule::AtLeast(crate::plan::Amount::Count(count))
                 if count as usize > task.needs.len() =>
             {
-                let message = format!("`at_least: {count}` of {} needs", task.needs.len());
+                let message =
+                    format!("`at_least: {count}` of {} needs", task.needs.len());
                 let help = "ask for at most as many as there are needs";
                 fault("rule", "rule_out_of_reach", &message, help);
             }
@@ -665,17 +749,24 @@ impl<'a> Compiler<'a> {
                     let message = format!("`{kind}` has no parameter `{key}`");
                     let diagnostic = Diagnostic::error("unknown_parameter", message);
                     let diagnostic = match nearest(key, names.iter().copied()) {
-                        Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
-                        None => diagnostic.help(format!("parameters: {}", names.join(", "))),
+                        Some(name) => {
+                            diagnostic.help(format!("did you mean `{name}`?"))
+                        }
+                        None => {
+                            diagnostic.help(format!("parameters: {}", names.join(", ")))
+                        }
                     };
-                    self.findings.add_path(diagnostic, path().key("with").key_name(key));
+                    self.findings
+                        .add_path(diagnostic, path().key("with").key_name(key));
                 }
             }
             for parameter in parameters.iter().filter(|parameter| parameter.required) {
                 if !given.iter().any(|(key, _)| *key == parameter.name) {
-                    let message = format!("`{kind}` needs the parameter `{}`", parameter.name);
+                    let message =
+                        format!("`{kind}` needs the parameter `{}`", parameter.name);
                     let help = format!("add `{}` under `with:`", parameter.name);
-                    let diagnostic = Diagnostic::error("missing_parameter", message).help(help);
+                    let diagnostic =
+                        Diagnostic::error("missing_parameter", message).help(help);
                     self.findings.add_path(diagnostic.task(task.name.clone()), path());
                 }
             }
@@ -701,14 +792,17 @@ fn draft(
     policy: u32,
 ) -> Draft {
     let Guard { needs, rule, conditions } = guard;
-    let step = Step { name, title, needs: vec![], action, rule, conditions, scope, policy };
+    let step =
+        Step { name, title, needs: vec![], action, rule, conditions, scope, policy };
     Draft { step, needs }
 }
 
 /// An expression with or without its `${{ }}`.
 pub(super) fn bare(text: &str) -> &str {
     let text = text.trim();
-    text.strip_prefix("${{").and_then(|rest| rest.strip_suffix("}}")).map_or(text, str::trim)
+    text.strip_prefix("${{")
+        .and_then(|rest| rest.strip_suffix("}}"))
+        .map_or(text, str::trim)
 }
 
 fn check_kind(

@@ -102,7 +102,10 @@ impl fmt::Display for Diagnostic {
                     .take(self.column.saturating_sub(1) as usize)
                     .map(|c| if c == '\t' { '\t' } else { ' ' })
                     .collect();
-                write!(f, "\n {gutter} |\n {number} | {snippet}\n {gutter} | {indent}^")?;
+                write!(
+                    f,
+                    "\n {gutter} |\n {number} | {snippet}\n {gutter} | {indent}^"
+                )?;
             }
         } else if self.file.is_some() {
             write!(f, "\n  --> {file}")?;

@@ -243,7 +243,10 @@ impl Task {
 
     /// Adds tasks that must end first.
     #[must_use]
-    pub fn needs<I: IntoIterator<Item = S>, S: Into<String>>(mut self, needs: I) -> Self {
+    pub fn needs<I: IntoIterator<Item = S>, S: Into<String>>(
+        mut self,
+        needs: I,
+    ) -> Self {
         self.needs.extend(needs.into_iter().map(Into::into));
         self
     }
@@ -281,14 +284,20 @@ impl From<&serde_json::Value> for Tree {
                 Self::List(items.iter().map(Self::from).collect())
             }
             serde_json::Value::Object(entries) => Self::Map(
-                entries.iter().map(|(key, value)| (key.clone(), Self::from(value))).collect(),
+                entries
+                    .iter()
+                    .map(|(key, value)| (key.clone(), Self::from(value)))
+                    .collect(),
             ),
         }
     }
 }
 
 impl serde::Serialize for Tree {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match self {
             Self::Null => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
@@ -306,6 +315,7 @@ impl Tree {
     /// The value as JSON text.
     pub(crate) fn to_raw(&self) -> Box<RawValue> {
         // A tree holds only what JSON can say, so this does not fail.
-        serde_json::value::to_raw_value(self).unwrap_or_else(|_| RawValue::NULL.to_owned())
+        serde_json::value::to_raw_value(self)
+            .unwrap_or_else(|_| RawValue::NULL.to_owned())
     }
 }

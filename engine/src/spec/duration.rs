@@ -12,7 +12,11 @@ const UNITS: [(&str, u64); 5] =
 /// # Errors
 /// A sentence about what is wrong.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration; write one such as `500ms`, `10s` or `1h30m`");
+    let wrong = || {
+        format!(
+            "`{text}` is not a duration; write one such as `500ms`, `10s` or `1h30m`"
+        )
+    };
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err(wrong());
@@ -20,10 +24,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut total = 0.0_f64;
     let mut last = usize::MAX;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits =
+            rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
         rest = &rest[digits..];
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let letters =
+            rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
         let unit = UNITS.iter().position(|(unit, _)| *unit == &rest[..letters]);
         let Some(unit) = unit else {
             if rest.is_empty() {

@@ -47,10 +47,13 @@ fn inline(text: &str, folder: Option<&Path>) -> Result<Option<Tree>, Diagnostic>
         return Ok(None);
     }
     let call = call.trim();
-    let quoted = |quote: char| call.strip_prefix(quote).and_then(|c| c.strip_suffix(quote));
+    let quoted =
+        |quote: char| call.strip_prefix(quote).and_then(|c| c.strip_suffix(quote));
     let Some(name) = quoted('\'').or_else(|| quoted('"')) else {
         let help = "write `${{ file('prompt.md') }}` with a plain name";
-        return Err(Diagnostic::error("bad_file", "`file` takes one quoted name").help(help));
+        return Err(
+            Diagnostic::error("bad_file", "`file` takes one quoted name").help(help)
+        );
     };
     let Some(folder) = folder else {
         let message = "`file` works only where the document is loaded from a folder";
@@ -65,7 +68,8 @@ fn inline(text: &str, folder: Option<&Path>) -> Result<Option<Tree>, Diagnostic>
 
 fn read(name: &str, folder: &Path) -> Result<String, Diagnostic> {
     let wrong = |message: String| {
-        let help = "name a UTF-8 text file of at most 1 MiB in the folder of the document";
+        let help =
+            "name a UTF-8 text file of at most 1 MiB in the folder of the document";
         Diagnostic::error("bad_file", message).help(help)
     };
     let relative = Path::new(name);
@@ -73,8 +77,10 @@ fn read(name: &str, folder: &Path) -> Result<String, Diagnostic> {
         return Err(wrong(format!("`{name}` leads out of the folder of the document")));
     }
     let root = folder.canonicalize().map_err(|e| wrong(format!("the folder: {e}")))?;
-    let path =
-        root.join(relative).canonicalize().map_err(|e| wrong(format!("`{name}`: {e}")))?;
+    let path = root
+        .join(relative)
+        .canonicalize()
+        .map_err(|e| wrong(format!("`{name}`: {e}")))?;
     if !path.starts_with(&root) {
         return Err(wrong(format!("`{name}` leads out of the folder of the document")));
     }

@@ -16,9 +16,12 @@ pub(super) fn resolve_inputs(
     let at_with = root.key("with");
     for (values, at) in [(document.with.as_slice(), &at_with), (given, &root)] {
         for (name, value) in values {
-            let Some(input) = document.inputs.iter().find(|input| input.name == *name) else {
-                let diagnostic =
-                    Diagnostic::error("unknown_input", format!("unknown input `{name}`"));
+            let Some(input) = document.inputs.iter().find(|input| input.name == *name)
+            else {
+                let diagnostic = Diagnostic::error(
+                    "unknown_input",
+                    format!("unknown input `{name}`"),
+                );
                 let names = document.inputs.iter().map(|input| input.name.as_str());
                 let help = match nearest(name, names) {
                     Some(name) => format!("did you mean `{name}`?"),
@@ -28,7 +31,8 @@ pub(super) fn resolve_inputs(
                 continue;
             };
             if !input.kind.admits(value) {
-                let what = format!("a value of type {} for `{name}`", input.kind.as_str());
+                let what =
+                    format!("a value of type {} for `{name}`", input.kind.as_str());
                 findings.wrong_type(&what, value, &at.key(name));
             }
         }
@@ -36,9 +40,15 @@ pub(super) fn resolve_inputs(
     let mut inputs = serde_json::Map::new();
     for input in &document.inputs {
         let find = |values: &[(String, Tree)]| {
-            values.iter().find(|(name, _)| *name == input.name).map(|(_, value)| value.clone())
+            values
+                .iter()
+                .find(|(name, _)| *name == input.name)
+                .map(|(_, value)| value.clone())
         };
-        match find(given).or_else(|| find(&document.with)).or_else(|| input.default.clone()) {
+        match find(given)
+            .or_else(|| find(&document.with))
+            .or_else(|| input.default.clone())
+        {
             Some(value) => {
                 let value = serde_json::to_value(&value).unwrap_or_default();
                 inputs.insert(input.name.clone(), value);

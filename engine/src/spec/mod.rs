@@ -11,17 +11,25 @@ mod document;
 mod duration;
 mod files;
 mod inputs;
+mod json;
 pub(crate) mod names;
+mod number;
+mod positions;
 mod reader;
+mod source;
 mod tasks;
 mod tree;
+mod yaml;
 
 pub use self::{
     compile::{CompileOptions, Compiled},
     diagnostic::{Diagnostic, Severity},
-    document::{Defaults, Document, Input, InputType, Task, Template, Timeout, Treatment},
+    document::{
+        Defaults, Document, Input, InputType, Task, Template, Timeout, Treatment,
+    },
     duration::{format_duration, parse_duration},
     names::MAX_NAME,
+    source::{Format, Limits, Source},
     tree::{Path, Segment, Tree},
 };
 use self::{reader::Findings, tasks::read_document};
@@ -54,4 +62,31 @@ impl Document {
             _ => Err(findings.into_found()),
         }
     }
+}
+
+/// Reads, understands and compiles a document.
+///
+/// # Errors
+/// All findings, placed in the text.
+pub fn load(
+    source: &Source,
+    limits: &Limits,
+    options: &CompileOptions<'_>,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    let tree = source.read(limits)?;
+    let options = CompileOptions { max_tasks: Some(limits.tasks), ..*options };
+    let mut compiled = Document::from_tree(&tree)
+        .and_then(|document| document.compile(&options))
+        .map_err(|found| source.place_all(found))?;
+    let warnings = source.place_all(std::mem::take(&mut compiled.warnings));
+    Ok(Loaded { compiled, warnings })
+}
+
+/// A document that loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is submitted.
+    pub compiled: Compiled,
+    /// What is probably not meant, placed in the text.
+    pub warnings: Vec<Diagnostic>,
 }

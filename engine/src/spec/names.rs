@@ -19,8 +19,13 @@ pub(super) fn check_name(name: &str, at: &At<'_>, findings: &mut Findings) {
         return;
     }
     if let Some((message, help)) = fault(name) {
-        let shown: String = name.chars().take(40).map(|c| if c.is_control() { '�' } else { c }).collect();
-        let diagnostic = Diagnostic::error("bad_name", format!("the name `{shown}` {message}"));
+        let shown: String = name
+            .chars()
+            .take(40)
+            .map(|c| if c.is_control() { '�' } else { c })
+            .collect();
+        let diagnostic =
+            Diagnostic::error("bad_name", format!("the name `{shown}` {message}"));
         findings.add(diagnostic.help(help).task(shown), &at.name(name));
     }
 }

@@ -169,7 +169,8 @@ impl Findings {
             end => format!("a whole number from {} to {end}", range.start()),
         };
         if matches!(value, Tree::Number(_)) {
-            let diagnostic = Diagnostic::error("out_of_range", format!("expected {what}"));
+            let diagnostic =
+                Diagnostic::error("out_of_range", format!("expected {what}"));
             self.add(diagnostic.help(format!("write {what}")), at);
         } else {
             self.wrong_type(&what, value, at);
@@ -177,7 +178,12 @@ impl Findings {
         None
     }
 
-    pub(super) fn count(&mut self, value: &Tree, least: u32, at: &At<'_>) -> Option<u32> {
+    pub(super) fn count(
+        &mut self,
+        value: &Tree,
+        least: u32,
+        at: &At<'_>,
+    ) -> Option<u32> {
         self.integer(value, i64::from(least)..=1_000_000, at)
             .and_then(|number| u32::try_from(number).ok())
     }
@@ -213,8 +219,10 @@ impl Findings {
             },
             Tree::Number(number) => {
                 let help = format!("did you mean `{number}s`?");
-                let diagnostic =
-                    Diagnostic::error("bad_duration", format!("`{number}` has no unit"));
+                let diagnostic = Diagnostic::error(
+                    "bad_duration",
+                    format!("`{number}` has no unit"),
+                );
                 self.add(diagnostic.help(help), at);
                 return None;
             }

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Defaults, Diagnostic, Document, Input, InputType, Task, Template, Timeout, Treatment,
-    Tree,
+    Defaults, Diagnostic, Document, Input, InputType, Task, Template, Timeout,
+    Treatment, Tree,
     names::check_name,
     reader::{At, Findings},
 };
@@ -53,8 +53,15 @@ pub(super) const TASK_KEYS: &[&str] = &[
     "title",
 ];
 /// Keys of later capabilities: refused with a reason until they work.
-const LATER_KEYS: &[&str] =
-    &["canvas", "concurrency", "rate_limit", "cache", "retention", "on_success", "on_failure"];
+const LATER_KEYS: &[&str] = &[
+    "canvas",
+    "concurrency",
+    "rate_limit",
+    "cache",
+    "retention",
+    "on_success",
+    "on_failure",
+];
 const TREATMENT_KEYS: &[&str] = &["retry", "timeout", "queue", "priority"];
 const RETRY_KEYS: &[&str] = &[
     "max_retries",
@@ -92,7 +99,9 @@ pub(super) fn read_document(tree: &Tree, findings: &mut Findings) -> Document {
                 for (name, template) in findings.map(value, &here) {
                     check_name(name, &here, findings);
                     let here = here.key(name);
-                    document.templates.push(read_template(name, template, &here, findings));
+                    document
+                        .templates
+                        .push(read_template(name, template, &here, findings));
                 }
             }
             "tasks" => {
@@ -101,21 +110,27 @@ pub(super) fn read_document(tree: &Tree, findings: &mut Findings) -> Document {
             }
             "outputs" => document.outputs = Some(value.clone()),
             "max_parallel" => document.max_parallel = findings.count(value, 1, &here),
-            "priority" => document.priority = priority(value, &here, findings).unwrap_or(0),
+            "priority" => {
+                document.priority = priority(value, &here, findings).unwrap_or(0)
+            }
             "labels" => document.labels = labels(value, &here, findings),
             "fail_fast" => {
                 document.fail_fast = findings.boolean(value, &here).unwrap_or(false);
             }
             "idempotency_key" => {
-                document.idempotency_key =
-                    findings.text(value, &here).filter(|key| check_key(key, &here, findings));
+                document.idempotency_key = findings
+                    .text(value, &here)
+                    .filter(|key| check_key(key, &here, findings));
             }
             other => unknown(other, PROJECT_KEYS, &at, findings),
         }
     }
     if !has_tasks && !findings.has_errors() {
         let help = "add `tasks:` with at least one task";
-        findings.add(Diagnostic::error("empty_project", "there is no `tasks:`").help(help), &at);
+        findings.add(
+            Diagnostic::error("empty_project", "there is no `tasks:`").help(help),
+            &at,
+        );
     }
     document
 }
@@ -124,7 +139,10 @@ fn check_key(key: &str, at: &At<'_>, findings: &mut Findings) -> bool {
     let fits = !key.is_empty() && key.len() <= 255;
     if !fits {
         let message = "an idempotency key has 1 to 255 bytes";
-        findings.add(Diagnostic::error("bad_key", message).help("choose a shorter key"), at);
+        findings.add(
+            Diagnostic::error("bad_key", message).help("choose a shorter key"),
+            at,
+        );
     }
     fits
 }
@@ -133,8 +151,10 @@ fn project_name(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<St
     let name = findings.text(value, at)?;
     let count = name.chars().count();
     if count == 0 || count > 200 || name.chars().any(char::is_control) {
-        let message = "a project name has 1 to 200 characters and no control characters";
-        findings.add(Diagnostic::error("bad_name", message).help("shorten the name"), at);
+        let message =
+            "a project name has 1 to 200 characters and no control characters";
+        findings
+            .add(Diagnostic::error("bad_name", message).help("shorten the name"), at);
         return None;
     }
     Some(name)
@@ -144,7 +164,8 @@ fn unknown(key: &str, known: &[&str], at: &At<'_>, findings: &mut Findings) {
     if LATER_KEYS.contains(&key) {
         let message = format!("`{key}` is not supported yet");
         let help = format!("remove `{key}`; this version would ignore it");
-        findings.add(Diagnostic::error("unsupported", message).help(help), &at.name(key));
+        findings
+            .add(Diagnostic::error("unsupported", message).help(help), &at.name(key));
     } else {
         findings.unknown_key(key, known, at);
     }
@@ -154,7 +175,11 @@ fn priority(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<i32> {
     findings.integer(value, -1_000..=1_000, at).and_then(|n| i32::try_from(n).ok())
 }
 
-fn labels(value: &Tree, at: &At<'_>, findings: &mut Findings) -> BTreeMap<String, String> {
+fn labels(
+    value: &Tree,
+    at: &At<'_>,
+    findings: &mut Findings,
+) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for (key, value) in findings.map(value, at) {
         let here = at.key(key);
@@ -181,14 +206,18 @@ fn inputs(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Vec<Input> {
             match key.as_str() {
                 "type" => {
                     if let Some(text) = findings.text(value, &here) {
-                        let kind =
-                            InputType::ALL.into_iter().find(|kind| kind.as_str() == text);
+                        let kind = InputType::ALL
+                            .into_iter()
+                            .find(|kind| kind.as_str() == text);
                         let names = InputType::ALL.map(InputType::as_str);
                         match kind {
                             Some(kind) => input.kind = kind,
                             None => findings.add(
-                                Diagnostic::error("bad_type", format!("unknown type `{text}`"))
-                                    .help(format!("one of {}", names.join(", "))),
+                                Diagnostic::error(
+                                    "bad_type",
+                                    format!("unknown type `{text}`"),
+                                )
+                                .help(format!("one of {}", names.join(", "))),
                                 &here,
                             ),
                         }
@@ -197,11 +226,16 @@ fn inputs(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Vec<Input> {
                 "default" => input.default = Some(value.clone()),
                 "description" => drop(findings.text(value, &here)),
                 other => {
-                    findings.unknown_key(other, &["type", "default", "description"], &here);
+                    findings.unknown_key(
+                        other,
+                        &["type", "default", "description"],
+                        &here,
+                    );
                 }
             }
         }
-        if let Some(default) = input.default.as_ref().filter(|v| !input.kind.admits(v)) {
+        if let Some(default) = input.default.as_ref().filter(|v| !input.kind.admits(v))
+        {
             let what = format!("a default of type {}", input.kind.as_str());
             findings.wrong_type(&what, default, &here.key("default"));
         }
@@ -226,7 +260,12 @@ fn defaults(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Defaults {
                 defaults.kinds.push((kind.clone(), treatment));
             }
         } else if !treat(key, value, &mut defaults.all, at, findings) {
-            unknown(key, &["retry", "timeout", "queue", "priority", "kinds"], at, findings);
+            unknown(
+                key,
+                &["retry", "timeout", "queue", "priority", "kinds"],
+                at,
+                findings,
+            );
         }
     }
     defaults
@@ -265,7 +304,9 @@ fn retry(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Retry> {
                 retry.max_retries = findings.count(value, 0, &here)?;
             }
             "delay" => retry.delay = findings.duration(value, &here)?,
-            "multiplier" => retry.multiplier = findings.decimal(value, 1.0..=1000.0, &here)?,
+            "multiplier" => {
+                retry.multiplier = findings.decimal(value, 1.0..=1000.0, &here)?
+            }
             "max_delay" => retry.max_delay = findings.duration(value, &here)?,
             "jitter" => retry.jitter = findings.decimal(value, 0.0..=1.0, &here)?,
             "max_elapsed" => retry.max_elapsed = Some(findings.duration(value, &here)?),
@@ -288,12 +329,17 @@ fn retry(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Retry> {
 /// Codes are the handlers' own business; only what cannot be one is refused.
 fn check_code(code: &str, at: &At<'_>, findings: &mut Findings) {
     let is_code = !code.is_empty()
-        && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        && code
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !is_code {
         let classes = ErrorClass::ALL.map(ErrorClass::as_str).join(", ");
         findings.add(
-            Diagnostic::error("bad_code", format!("`{code}` is no error code or class"))
-                .help(format!("write a code such as `timeout`, or a class: {classes}")),
+            Diagnostic::error(
+                "bad_code",
+                format!("`{code}` is no error code or class"),
+            )
+            .help(format!("write a code such as `timeout`, or a class: {classes}")),
             at,
         );
     }
@@ -318,7 +364,10 @@ fn timeout(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Timeout
     {
         let message = "the soft time limit is longer than the hard one";
         let help = "make `soft` shorter than `hard`: soft asks to stop, hard drops";
-        findings.add(Diagnostic::error("soft_over_hard", message).help(help), &at.key("soft"));
+        findings.add(
+            Diagnostic::error("soft_over_hard", message).help(help),
+            &at.key("soft"),
+        );
     }
     Some(timeout)
 }
@@ -449,11 +498,13 @@ fn rule(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Rule> {
     ];
     match value {
         Tree::String(text) => {
-            let found = NAMES.iter().find(|(name, _)| name == text).map(|(_, rule)| *rule);
+            let found =
+                NAMES.iter().find(|(name, _)| name == text).map(|(_, rule)| *rule);
             if found.is_none() {
                 let message = format!("unknown rule `{text}`");
                 let names = NAMES.map(|(name, _)| name).join(", ");
-                let help = match crate::plan::nearest(text, NAMES.map(|(name, _)| name)) {
+                let help = match crate::plan::nearest(text, NAMES.map(|(name, _)| name))
+                {
                     Some(name) => format!("did you mean `{name}`?"),
                     None => format!("one of {names}, {{at_least: n}}"),
                 };
@@ -479,10 +530,18 @@ fn rule(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Rule> {
     }
 }
 
-fn amount(value: &Tree, least: u32, at: &At<'_>, findings: &mut Findings) -> Option<Amount> {
+fn amount(
+    value: &Tree,
+    least: u32,
+    at: &At<'_>,
+    findings: &mut Findings,
+) -> Option<Amount> {
     if let Tree::String(text) = value {
-        let share = text.strip_suffix('%').and_then(|share| share.trim().parse::<u8>().ok());
-        if let Some(share) = share.filter(|share| u32::from(*share) >= least && *share <= 100) {
+        let share =
+            text.strip_suffix('%').and_then(|share| share.trim().parse::<u8>().ok());
+        if let Some(share) =
+            share.filter(|share| u32::from(*share) >= least && *share <= 100)
+        {
             return Some(Amount::Percent(share));
         }
         let message = format!("`{text}` is neither a number nor a share such as `20%`");

@@ -95,7 +95,9 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, segment) in self.0.iter().enumerate() {
             match segment {
-                Segment::Key(key) | Segment::KeyName(key) if at == 0 => write!(f, "{key}")?,
+                Segment::Key(key) | Segment::KeyName(key) if at == 0 => {
+                    write!(f, "{key}")?
+                }
                 Segment::Key(key) | Segment::KeyName(key) => write!(f, ".{key}")?,
                 Segment::Index(index) => write!(f, "[{index}]")?,
             }

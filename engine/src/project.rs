@@ -1,0 +1,368 @@
+//! [`ProjectHandle`]: one project of an engine, to be watched and steered.
+
+use std::{sync::Arc, time::Duration};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    Engine, Error, ProjectId,
+    plan::{Plan, StepNo},
+    run::{PastAttempt, ProjectState, Run, StepState},
+    store::{LogLine, MailKind, ProjectRow, StoredProject},
+    view::{EventView, ProjectView, Snapshot},
+};
+
+/// How often another process's work is looked at.
+const POLL: Duration = Duration::from_millis(200);
+/// How long a request waits to be applied before it is left to the owner.
+const REQUEST_WAIT: Duration = Duration::from_secs(2);
+/// Packed rows of events read at once.
+const EVENT_ROWS: u32 = 500;
+
+/// One project of an engine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ProjectHandle {
+    engine: Engine,
+    id: ProjectId,
+}
+
+/// How a request to steer a project ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steered {
+    /// It is applied and on disk.
+    Applied,
+    /// It is on disk and will be applied by whoever executes the project.
+    Recorded,
+}
+
+/// What a replay would do, to be looked at before it is applied.
+#[derive(Clone, Debug)]
+pub struct ReplayPlan {
+    project: ProjectId,
+    guard: ([u8; 32], i64),
+    set_back: Vec<StepNo>,
+    counts: String,
+    /// Names the state of the project that the plan was made for.
+    pub digest: String,
+    /// Every step with what happens to it.
+    pub steps: Vec<ReplayStep>,
+}
+
+/// What a replay does with one step.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ReplayStep {
+    /// The step.
+    pub name: String,
+    /// `reuse`, `run` or `skip`.
+    pub action: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+impl ProjectHandle {
+    pub(crate) fn new(engine: Engine, id: ProjectId) -> Self {
+        Self { engine, id }
+    }
+
+    /// The id of the project.
+    pub fn id(&self) -> ProjectId {
+        self.id
+    }
+
+    /// Reads the narrow row of the project.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or the database's.
+    pub async fn row(&self) -> Result<ProjectRow, Error> {
+        let row = self.engine.store().row(self.id).await?;
+        row.ok_or_else(|| self.not_found())
+    }
+
+    /// Reads the project with its steps and their outputs.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or the database's.
+    pub async fn view(&self) -> Result<ProjectView, Error> {
+        let snapshot = self.snapshot().await?;
+        Ok(ProjectView::read(&snapshot, self.engine.store()).await?)
+    }
+
+    /// Reads the project and folds its facts.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or the database's.
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let stored = self.engine.store().project(self.id).await?;
+        let stored = stored.ok_or_else(|| self.not_found())?;
+        Ok(Snapshot::fold(stored)?)
+    }
+
+    /// Reads the attempts that another one followed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn attempts(&self) -> Result<Vec<PastAttempt>, Error> {
+        Ok(self.engine.store().attempts(self.id).await?)
+    }
+
+    /// Reads the log of a step, or of all.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn logs(&self, no: Option<StepNo>) -> Result<Vec<LogLine>, Error> {
+        Ok(self.engine.store().logs(self.id, no).await?)
+    }
+
+    /// Reads the events after a number. The numbers have no gaps.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn events(&self, after: i64) -> Result<Vec<EventView>, Error> {
+        let rows = self.engine.store().events(self.id, after, EVENT_ROWS).await?;
+        if rows.is_empty() {
+            return Ok(vec![]);
+        }
+        let snapshot = self.snapshot().await?;
+        Ok(EventView::unpack(rows, after, &snapshot.run))
+    }
+
+    /// Waits until there are events after a number, and reads them. Returns nothing when
+    /// the project has ended and all its events were read.
+    ///
+    /// # Errors
+    /// The database's, or that of the worker in this process.
+    pub async fn next_events(&self, after: i64) -> Result<Vec<EventView>, Error> {
+        loop {
+            let row = self.row().await?;
+            let events = self.events(after).await?;
+            if !events.is_empty() || row.state.is_terminal() {
+                return Ok(events);
+            }
+            self.changed().await?;
+        }
+    }
+
+    /// Waits until the project has ended, and reads it.
+    ///
+    /// # Errors
+    /// The database's, or that of the worker in this process.
+    pub async fn wait(&self) -> Result<ProjectView, Error> {
+        loop {
+            if self.row().await?.state.is_terminal() {
+                return self.view().await;
+            }
+            self.changed().await?;
+        }
+    }
+
+    /// Waits for a commit in this process, or for a moment.
+    async fn changed(&self) -> Result<(), Error> {
+        let Some(worker) = &self.engine.inner().worker else {
+            tokio::time::sleep(POLL).await;
+            return Ok(());
+        };
+        if let Some(error) = worker.fatal.borrow().clone() {
+            return Err(error.into());
+        }
+        let mut commits = worker.commits.subscribe();
+        let _ = tokio::time::timeout(POLL, commits.changed()).await;
+        Ok(())
+    }
+
+    /// Stops the project: no step starts any more, running ones are told to stop.
+    ///
+    /// # Errors
+    /// [`Error::Illegal`] when the project has ended.
+    pub async fn cancel(&self) -> Result<Steered, Error> {
+        self.steer(MailKind::Cancel, "cancel").await
+    }
+
+    /// Starts no further steps; running ones finish.
+    ///
+    /// # Errors
+    /// [`Error::Illegal`] when the project has ended.
+    pub async fn pause(&self) -> Result<Steered, Error> {
+        self.steer(MailKind::Pause, "pause").await
+    }
+
+    /// Goes on after a pause.
+    ///
+    /// # Errors
+    /// [`Error::Illegal`] when the project is not paused.
+    pub async fn resume(&self) -> Result<Steered, Error> {
+        self.steer(MailKind::Resume, "resume").await
+    }
+
+    async fn steer(
+        &self,
+        kind: MailKind,
+        wanted: &'static str,
+    ) -> Result<Steered, Error> {
+        let row = self.row().await?;
+        let fits = match kind {
+            MailKind::Cancel => !row.state.is_terminal() && row.cancelled_at.is_none(),
+            MailKind::Pause => {
+                matches!(row.state, ProjectState::Pending | ProjectState::Running)
+            }
+            MailKind::Resume => row.state == ProjectState::Paused,
+        };
+        if !fits {
+            let (project, state) = (self.id, row.state.as_str());
+            return Err(Error::Illegal { project, state, wanted });
+        }
+        let store = self.engine.store();
+        store.send(self.id, kind, self.engine.inner().clock.now()).await?;
+        match &self.engine.inner().worker {
+            Some(worker) => worker.look(),
+            None => self.apply_if_unowned().await?,
+        }
+        let asked = tokio::time::Instant::now();
+        while asked.elapsed() < REQUEST_WAIT {
+            if store.mail(Some(self.id)).await?.is_empty() {
+                return Ok(Steered::Applied);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(Steered::Recorded)
+    }
+
+    /// When nobody executes, this process takes the project for the moment: a worker
+    /// without slots applies the message and starts nothing.
+    async fn apply_if_unowned(&self) -> Result<(), Error> {
+        let started = Engine::builder()
+            .store(self.engine.store().clone())
+            .clock(self.engine.inner().clock.clone())
+            .command("applying a request")
+            .only_own()
+            .steer_only()
+            .start()
+            .await;
+        match started {
+            Ok(engine) => {
+                engine.execute(self.id).await?;
+                engine.shutdown().await;
+                Ok(())
+            }
+            Err(Error::Locked(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Plans to run again the failed steps of an ended project and what depends on them,
+    /// keeping the rest.
+    ///
+    /// # Errors
+    /// [`Error::Illegal`] when the project has not ended or nothing failed.
+    pub async fn plan_replay(&self) -> Result<ReplayPlan, Error> {
+        let snapshot = self.snapshot().await?;
+        let row = &snapshot.stored.row;
+        let illegal = |wanted| Error::Illegal {
+            project: self.id,
+            state: row.state.as_str(),
+            wanted,
+        };
+        if !row.state.is_terminal() {
+            return Err(illegal("replay"));
+        }
+        let run = &snapshot.run;
+        let seeds: Vec<StepNo> = run
+            .steps_in_use()
+            .filter(|no| {
+                matches!(
+                    run.step_state(*no),
+                    StepState::Failed | StepState::Quarantined | StepState::Cancelled
+                ) && !run.policy(*no).allow_failure
+            })
+            .collect();
+        if seeds.is_empty() {
+            return Err(illegal("a replay of failed steps"));
+        }
+        let again = run.affected(&seeds);
+        let steps = run
+            .steps_in_use()
+            .map(|no| {
+                let state = run.step_state(no);
+                let (action, reason) = match (again.contains(&no), state) {
+                    (true, _) if seeds.contains(&no) => {
+                        ("run", format!("it is {state}"))
+                    }
+                    (true, _) => ("run", "it depends on a step that runs".to_owned()),
+                    (false, StepState::Skipped) => {
+                        ("skip", "it was skipped".to_owned())
+                    }
+                    (false, _) => ("reuse", format!("it is {state}")),
+                };
+                ReplayStep { name: run.name(no), action, reason }
+            })
+            .collect();
+        let mut counts = run.counts();
+        for no in &again {
+            let state = run.step_state(*no).as_str();
+            if let Some(count) = counts.get_mut(state) {
+                *count -= 1;
+            }
+            *counts.entry(StepState::Blocked.as_str()).or_insert(0) += 1;
+        }
+        counts.retain(|_, count| *count > 0);
+        let guard = (row.plan_hash, row.last_event);
+        let mut digest = Sha256::new();
+        digest.update(guard.0);
+        digest.update(guard.1.to_le_bytes());
+        let digest = digest.finalize();
+        let digest = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let set_back = again.into_iter().filter(|no| !run.children_keep(*no)).collect();
+        Ok(ReplayPlan {
+            project: self.id,
+            guard,
+            set_back,
+            counts: serde_json::to_string(&counts).unwrap_or_default(),
+            digest,
+            steps,
+        })
+    }
+
+    /// Applies a replay plan; an executing engine starts it.
+    ///
+    /// # Errors
+    /// [`Error::PlanChanged`] when the project is not as the plan knew it.
+    pub async fn replay(&self, plan: ReplayPlan) -> Result<(), Error> {
+        let store = self.engine.store();
+        let now = self.engine.inner().clock.now();
+        let done = store
+            .replay(plan.project, plan.guard, plan.set_back, plan.counts, now)
+            .await?;
+        if !done {
+            return Err(Error::PlanChanged(self.id));
+        }
+        self.engine.execute(self.id).await
+    }
+
+    fn not_found(&self) -> Error {
+        Error::NotFound {
+            wanted: self.id.to_string(),
+            reason: "no project has this id",
+        }
+    }
+}
+
+impl Snapshot {
+    /// Folds what is stored of a project.
+    pub(crate) fn fold(
+        stored: StoredProject,
+    ) -> Result<Self, crate::store::StoreError> {
+        let plan = Plan::from_bytes(&stored.plan).map_err(|message| {
+            crate::store::StoreError::new(
+                crate::store::StoreErrorKind::Corrupt,
+                message,
+            )
+        })?;
+        let seed = *stored.row.id.uuid().as_bytes();
+        let run = Run::restore(
+            Arc::new(plan),
+            seed,
+            stored.facts.clone(),
+            &stored.row.restored(),
+        );
+        Ok(Self { stored, run })
+    }
+}

@@ -1,0 +1,114 @@
+//! [`StoreError`]: why the database did not do it, and what to do about it.
+
+use std::fmt;
+
+/// What a caller can do about a store error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The database file, its folder or the server cannot be reached or opened.
+    Unavailable,
+    /// The file or its folder cannot be written.
+    ReadOnly,
+    /// The disk is full.
+    Full,
+    /// The file is damaged, or is no database.
+    Corrupt,
+    /// The schema is newer than this program.
+    NewerSchema,
+    /// The project belongs to another session now.
+    Lost,
+    /// The database refuses the values.
+    Refused,
+    /// Somebody else holds the database for too long.
+    Busy,
+    /// Anything else.
+    Other,
+}
+
+/// Why the database did not do it.
+#[derive(Clone)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    message: String,
+}
+
+impl StoreError {
+    pub(crate) fn new(kind: StoreErrorKind, message: impl fmt::Display) -> Self {
+        Self { kind, message: message.to_string() }
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// What to do about it, for people.
+    pub fn help(&self) -> &'static str {
+        match self.kind {
+            StoreErrorKind::Unavailable => {
+                "check the path or address of --database-url"
+            }
+            StoreErrorKind::ReadOnly => {
+                "make the file and its folder writable, or choose another --database-url"
+            }
+            StoreErrorKind::Full => {
+                "free disk space and resume; everything recorded so far is kept"
+            }
+            StoreErrorKind::Corrupt => {
+                "restore a backup, or choose another --database-url; nothing was changed"
+            }
+            StoreErrorKind::NewerSchema => "use a newer dandori; nothing was changed",
+            StoreErrorKind::Lost => "another process has taken the project over",
+            StoreErrorKind::Refused => "the value cannot be stored",
+            StoreErrorKind::Busy => "end the other program that holds the database",
+            StoreErrorKind::Other => "see the message",
+        }
+    }
+
+    pub(crate) fn from_sqlx(error: &sqlx::Error) -> Self {
+        let kind = match error {
+            sqlx::Error::Database(database) => {
+                let code = database
+                    .code()
+                    .and_then(|code| code.parse::<i64>().ok())
+                    .unwrap_or_default();
+                // The primary result code is the low byte of the extended one.
+                match code & 0xff {
+                    5 | 6 => StoreErrorKind::Busy,
+                    8 => StoreErrorKind::ReadOnly,
+                    11 | 26 => StoreErrorKind::Corrupt,
+                    13 => StoreErrorKind::Full,
+                    14 => StoreErrorKind::Unavailable,
+                    18..=20 => StoreErrorKind::Refused,
+                    _ => StoreErrorKind::Other,
+                }
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed => StoreErrorKind::Unavailable,
+            _ => StoreErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::from_sqlx(&error)
+    }
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.message)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StoreError {}

@@ -1,0 +1,409 @@
+//! The reading verbs. Readers use their own connections and never wait for the writer.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::value::RawValue;
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use super::{SqliteStore, sql};
+use crate::{
+    ProjectId, StepError, Timestamp,
+    plan::StepNo,
+    run::{Expansion, Fact, Output, PastAttempt, ProjectState, StepState, WaitReason},
+    store::{
+        EventRow, ListFilter, LogLine, Mail, MailKind, ProjectRow, Reference,
+        StoreError, StoreErrorKind, StoredProject, decode_events,
+    },
+};
+
+impl SqliteStore {
+    async fn reader(
+        &self,
+    ) -> Result<sqlx::pool::PoolConnection<sqlx::Sqlite>, StoreError> {
+        Ok(self.0.readers.acquire().await?)
+    }
+
+    /// Reads a project whole, in one snapshot.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn project(
+        &self,
+        id: ProjectId,
+    ) -> Result<Option<StoredProject>, StoreError> {
+        let mut connection = self.reader().await?;
+        let mut tx = sqlx::Connection::begin(&mut *connection).await?;
+        let project = project(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok(project)
+    }
+
+    /// Reads the row of a project.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn row(&self, id: ProjectId) -> Result<Option<ProjectRow>, StoreError> {
+        row(&mut *self.reader().await?, id).await
+    }
+
+    /// Lists projects, newest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn list(
+        &self,
+        filter: &ListFilter,
+    ) -> Result<Vec<ProjectRow>, StoreError> {
+        let states: Vec<&str> =
+            filter.states.iter().map(|state| state.as_str()).collect();
+        let states = match states.as_slice() {
+            [] => String::new(),
+            states => format!(",{},", states.join(",")),
+        };
+        sqlx::query(sql::LIST)
+            .bind(filter.before.map(ProjectId::uuid))
+            .bind(states)
+            .bind(filter.limit)
+            .fetch_all(&mut *self.reader().await?)
+            .await?
+            .iter()
+            .map(project_row)
+            .collect()
+    }
+
+    /// The projects that are not ended or have unread messages, most urgent first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn open_projects(&self) -> Result<Vec<ProjectId>, StoreError> {
+        let rows = sqlx::query(sql::OPEN_PROJECTS)
+            .fetch_all(&mut *self.reader().await?)
+            .await?;
+        rows.iter().map(|row| Ok(ProjectId::from_uuid(row.try_get(0)?))).collect()
+    }
+
+    /// Finds the project a command means: `Err` holds why not.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn find(
+        &self,
+        reference: &Reference,
+    ) -> Result<Result<ProjectId, &'static str>, StoreError> {
+        let mut connection = self.reader().await?;
+        let rows = match reference {
+            Reference::Id(id) => {
+                let found = row(&mut connection, *id).await?.is_some();
+                return Ok(found.then_some(*id).ok_or("no project has this id"));
+            }
+            Reference::Last => {
+                sqlx::query(sql::LATEST).fetch_all(&mut *connection).await?
+            }
+            Reference::Text(text) => {
+                let ending: String = text
+                    .strip_prefix(ProjectId::PREFIX)
+                    .unwrap_or(text)
+                    .chars()
+                    .filter(|c| *c != '-')
+                    .collect::<String>()
+                    .to_lowercase();
+                let is_ending =
+                    ending.len() >= 4 && ending.bytes().all(|b| b.is_ascii_hexdigit());
+                let mut rows = vec![];
+                if is_ending {
+                    let query = sqlx::query(sql::BY_ENDING).bind(ending);
+                    rows = query.fetch_all(&mut *connection).await?;
+                }
+                if rows.is_empty() {
+                    let query = sqlx::query(sql::BY_NAME).bind(text.clone());
+                    rows = query.fetch_all(&mut *connection).await?;
+                }
+                rows
+            }
+        };
+        match rows.as_slice() {
+            [] => Ok(Err("no project has this id or name")),
+            [one] => Ok(Ok(ProjectId::from_uuid(one.try_get(0)?))),
+            _ => Ok(Err("several projects match; use more of the id")),
+        }
+    }
+
+    /// Reads unread messages, of one project or of all, in order.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn mail(
+        &self,
+        project: Option<ProjectId>,
+    ) -> Result<Vec<Mail>, StoreError> {
+        mail(&mut *self.reader().await?, project).await
+    }
+
+    /// Reads the outputs of steps; `None` for those without one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn outputs(
+        &self,
+        project: ProjectId,
+        steps: &[StepNo],
+    ) -> Result<Vec<Option<Output>>, StoreError> {
+        let mut connection = self.reader().await?;
+        let mut outputs = Vec::with_capacity(steps.len());
+        for no in steps {
+            let row = sqlx::query(sql::OUTPUT)
+                .bind(project.uuid())
+                .bind(no)
+                .fetch_optional(&mut *connection)
+                .await?;
+            let body: Option<Vec<u8>> = match &row {
+                Some(row) => match row.try_get(0)? {
+                    Some(inline) => Some(inline),
+                    None => row.try_get(1)?,
+                },
+                None => None,
+            };
+            outputs.push(body.map(raw).transpose()?.map(Arc::from));
+        }
+        Ok(outputs)
+    }
+
+    /// Reads packed events after a number, at most `rows` rows.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn events(
+        &self,
+        project: ProjectId,
+        after: i64,
+        rows: u32,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        sqlx::query(sql::EVENTS)
+            .bind(project.uuid())
+            .bind(after)
+            .bind(rows)
+            .fetch_all(&mut *self.reader().await?)
+            .await?
+            .iter()
+            .map(|row| {
+                let body: Vec<u8> = row.try_get(1)?;
+                let records = decode_events(&body).map_err(damaged)?;
+                Ok(EventRow { first: row.try_get(0)?, records })
+            })
+            .collect()
+    }
+
+    /// Reads the attempts that another one followed.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn attempts(
+        &self,
+        project: ProjectId,
+    ) -> Result<Vec<PastAttempt>, StoreError> {
+        sqlx::query(sql::ATTEMPTS)
+            .bind(project.uuid())
+            .fetch_all(&mut *self.reader().await?)
+            .await?
+            .iter()
+            .map(|row| {
+                let state: String = row.try_get(3)?;
+                let output: Option<Vec<u8>> = row.try_get(7)?;
+                Ok(PastAttempt {
+                    no: row.try_get(0)?,
+                    generation: row.try_get(1)?,
+                    attempt: row.try_get(2)?,
+                    state: StepState::parse(&state).ok_or_else(|| damaged(&state))?,
+                    started_at: time(row.try_get(4)?),
+                    finished_at: Timestamp::from_micros(row.try_get(5)?),
+                    error: error(row.try_get(6)?)?,
+                    output: output.map(raw).transpose()?.map(Arc::from),
+                })
+            })
+            .collect()
+    }
+
+    /// Reads the log of a step, or of all steps of a project.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn logs(
+        &self,
+        project: ProjectId,
+        no: Option<StepNo>,
+    ) -> Result<Vec<LogLine>, StoreError> {
+        sqlx::query(sql::LOGS)
+            .bind(project.uuid())
+            .bind(no)
+            .fetch_all(&mut *self.reader().await?)
+            .await?
+            .iter()
+            .map(|row| {
+                Ok(LogLine {
+                    project,
+                    no: row.try_get(0)?,
+                    generation: row.try_get(1)?,
+                    attempt: row.try_get(2)?,
+                    at: Timestamp::from_micros(row.try_get(3)?),
+                    line: row.try_get(4)?,
+                })
+            })
+            .collect()
+    }
+
+    /// A number that changes when another process has written.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn data_version(&self) -> Result<i64, StoreError> {
+        // The number counts for one connection only, so always ask the writer's: its own
+        // commits do not change it.
+        let mut writer = self.0.writer.lock().await;
+        if writer.is_none() {
+            let options = &self.0.options;
+            *writer = Some(
+                <SqliteConnection as sqlx::Connection>::connect_with(options).await?,
+            );
+        }
+        match writer.as_mut() {
+            Some(connection) => Ok(sqlx::query_scalar("pragma data_version")
+                .fetch_one(connection)
+                .await?),
+            None => Ok(0),
+        }
+    }
+}
+
+pub(super) async fn project(
+    tx: &mut SqliteConnection,
+    id: ProjectId,
+) -> Result<Option<StoredProject>, StoreError> {
+    let Some(row) = row(&mut *tx, id).await? else { return Ok(None) };
+    let data = sqlx::query(sql::DATA).bind(id.uuid()).fetch_one(&mut *tx).await?;
+    let facts = sqlx::query(sql::STEPS)
+        .bind(id.uuid())
+        .fetch_all(&mut *tx)
+        .await?
+        .iter()
+        .map(fact)
+        .collect::<Result<_, StoreError>>()?;
+    let labels: String = data.try_get(1)?;
+    let output: Option<Vec<u8>> = data.try_get(2)?;
+    let plan: Vec<u8> = data.try_get(3)?;
+    let inputs: Vec<u8> = data.try_get(0)?;
+    Ok(Some(StoredProject {
+        row,
+        plan: plan.into(),
+        inputs: inputs.into(),
+        labels: serde_json::from_str(&labels).map_err(damaged)?,
+        output: output.map(raw).transpose()?,
+        facts,
+    }))
+}
+
+async fn row(
+    connection: &mut SqliteConnection,
+    id: ProjectId,
+) -> Result<Option<ProjectRow>, StoreError> {
+    sqlx::query(sql::PROJECT_COLUMNS)
+        .bind(id.uuid())
+        .fetch_optional(connection)
+        .await?
+        .as_ref()
+        .map(project_row)
+        .transpose()
+}
+
+pub(super) async fn mail(
+    connection: &mut SqliteConnection,
+    project: Option<ProjectId>,
+) -> Result<Vec<Mail>, StoreError> {
+    sqlx::query(sql::MAIL)
+        .bind(project.map(ProjectId::uuid))
+        .fetch_all(connection)
+        .await?
+        .iter()
+        .map(|row| {
+            let kind: String = row.try_get(2)?;
+            Ok(Mail {
+                id: row.try_get(0)?,
+                project: ProjectId::from_uuid(row.try_get(1)?),
+                kind: MailKind::ALL
+                    .into_iter()
+                    .find(|known| known.as_str() == kind)
+                    .ok_or_else(|| damaged(&kind))?,
+            })
+        })
+        .collect()
+}
+
+fn project_row(row: &SqliteRow) -> Result<ProjectRow, StoreError> {
+    let state: String = row.try_get(2)?;
+    let plan: Vec<u8> = row.try_get(4)?;
+    let counts: String = row.try_get(12)?;
+    let counts: BTreeMap<String, u32> =
+        serde_json::from_str(&counts).map_err(damaged)?;
+    Ok(ProjectRow {
+        id: ProjectId::from_uuid(row.try_get(0)?),
+        name: row.try_get(1)?,
+        state: ProjectState::parse(&state).ok_or_else(|| damaged(&state))?,
+        reason: row.try_get(3)?,
+        plan_hash: plan.try_into().map_err(|_| damaged("the hash of a plan"))?,
+        priority: row.try_get(5)?,
+        session: row.try_get::<Option<Uuid>, _>(6)?,
+        epoch: row.try_get(7)?,
+        adoptions: row.try_get(8)?,
+        last_event: row.try_get(9)?,
+        mail: row.try_get(10)?,
+        next_no: row.try_get(11)?,
+        counts,
+        created_at: Timestamp::from_micros(row.try_get(13)?),
+        began_at: time(row.try_get(14)?),
+        cancelled_at: time(row.try_get(15)?),
+        finished_at: time(row.try_get(16)?),
+    })
+}
+
+fn fact(row: &SqliteRow) -> Result<Fact, StoreError> {
+    let state: String = row.try_get(5)?;
+    let wait: Option<String> = row.try_get(9)?;
+    let first: Option<u32> = row.try_get(11)?;
+    let items: Option<u32> = row.try_get(12)?;
+    Ok(Fact {
+        no: row.try_get(0)?,
+        generation: row.try_get(1)?,
+        attempt: row.try_get(2)?,
+        failures: row.try_get(3)?,
+        crashes: row.try_get(4)?,
+        state: StepState::parse(&state).ok_or_else(|| damaged(&state))?,
+        at: Timestamp::from_micros(row.try_get(6)?),
+        began_at: time(row.try_get(7)?),
+        started_at: time(row.try_get(8)?),
+        wait: wait.as_deref().and_then(WaitReason::parse),
+        until: time(row.try_get(10)?),
+        expansion: first.zip(items).map(|(first, items)| Expansion { first, items }),
+        output: None,
+        error: error(row.try_get(13)?)?,
+    })
+}
+
+fn time(micros: Option<i64>) -> Option<Timestamp> {
+    micros.map(Timestamp::from_micros)
+}
+
+fn error(text: Option<String>) -> Result<Option<StepError>, StoreError> {
+    text.map(|text| serde_json::from_str(&text).map_err(damaged)).transpose()
+}
+
+fn raw(body: Vec<u8>) -> Result<Box<RawValue>, StoreError> {
+    let text = String::from_utf8(body).map_err(damaged)?;
+    RawValue::from_string(text).map_err(damaged)
+}
+
+fn damaged(what: impl std::fmt::Display) -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Corrupt,
+        format!("a stored value is damaged: {what}"),
+    )
+}

@@ -1,0 +1,290 @@
+//! Views: a project, its steps and its events as JSON, the same from the command line,
+//! the library and the server.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+use serde_json::value::RawValue;
+
+use crate::{
+    ProjectId, StepError, Timestamp,
+    plan::{Action, StepNo},
+    run::{Output, ProjectState, RecordKind, Run, StepState, WaitReason},
+    store::{EventRow, Store, StoreError, StoredProject},
+};
+
+/// What is stored of a project, and the run that it folds to.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What is stored.
+    pub stored: StoredProject,
+    /// What it folds to.
+    pub run: Run,
+}
+
+/// A project as JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProjectView {
+    /// Its id.
+    pub id: ProjectId,
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: ProjectState,
+    /// Why, beside its steps.
+    pub reason: Option<String>,
+    /// Its output; null unless it succeeded.
+    pub output: Option<Box<RawValue>>,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When its first step could start.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Steps by state.
+    pub counts: BTreeMap<String, u32>,
+    /// Its steps in document order, children after their task.
+    pub steps: Vec<StepDetails>,
+}
+
+/// A step as JSON.
+#[derive(Clone, Debug)]
+pub struct StepDetails {
+    /// Its number in the project.
+    pub no: StepNo,
+    /// Its full name.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its state.
+    pub state: StepState,
+    /// How often it was deliberately run anew.
+    pub generation: u32,
+    /// How many attempts it had.
+    pub attempts: u32,
+    /// Its output.
+    pub output: Option<Output>,
+    /// Why it failed or was skipped.
+    pub error: Option<StepError>,
+    /// For what and until when it waits.
+    pub waiting: Option<(WaitReason, Timestamp)>,
+    /// The latest progress of a running attempt.
+    pub progress: Option<(f64, String)>,
+    /// Its queue.
+    pub queue: String,
+    /// When its latest attempt started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl Serialize for StepDetails {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Waiting {
+            reason: &'static str,
+            until: Timestamp,
+        }
+        #[derive(Serialize)]
+        struct Progress<'a> {
+            fraction: f64,
+            message: &'a str,
+        }
+        let mut step = serializer.serialize_struct("Step", 12)?;
+        step.serialize_field("name", &self.name)?;
+        step.serialize_field("kind", &self.kind)?;
+        step.serialize_field("state", &self.state)?;
+        step.serialize_field("generation", &self.generation)?;
+        step.serialize_field("attempts", &self.attempts)?;
+        step.serialize_field("output", &self.output)?;
+        step.serialize_field("error", &self.error)?;
+        let waiting = self
+            .waiting
+            .map(|(reason, until)| Waiting { reason: reason.as_str(), until });
+        step.serialize_field("waiting", &waiting)?;
+        let progress = self
+            .progress
+            .as_ref()
+            .map(|(fraction, message)| Progress { fraction: *fraction, message });
+        step.serialize_field("progress", &progress)?;
+        step.serialize_field("queue", &self.queue)?;
+        step.serialize_field("started_at", &self.started_at)?;
+        step.serialize_field("finished_at", &self.finished_at)?;
+        step.end()
+    }
+}
+
+impl ProjectView {
+    /// Builds the view, reading the outputs of its steps.
+    pub(crate) async fn read(
+        snapshot: &Snapshot,
+        store: &Store,
+    ) -> Result<Self, StoreError> {
+        let run = &snapshot.run;
+        let order = run.in_document_order();
+        let done: Vec<StepNo> = order
+            .iter()
+            .copied()
+            .filter(|no| run.step_state(*no) == StepState::Succeeded)
+            .filter(|no| !matches!(run.step(*no).action, Action::ForEach(_)))
+            .collect();
+        let row = &snapshot.stored.row;
+        let read = store.outputs(row.id, &done).await?;
+        let mut outputs: BTreeMap<StepNo, Output> = done
+            .into_iter()
+            .zip(read)
+            .filter_map(|(no, output)| output.map(|output| (no, output)))
+            .collect();
+        // Children follow their parents, so backwards every list is complete.
+        for no in order.iter().rev() {
+            if matches!(run.step(*no).action, Action::ForEach(_))
+                && run.step_state(*no) == StepState::Succeeded
+            {
+                let list: Vec<Option<&Output>> =
+                    run.results(*no).map(|result| outputs.get(&result)).collect();
+                if let Ok(list) = serde_json::value::to_raw_value(&list) {
+                    outputs.insert(*no, Arc::from(list));
+                }
+            }
+        }
+        let running = run.count(StepState::Running) > 0;
+        let progress = if running {
+            latest_progress(snapshot, store).await?
+        } else {
+            BTreeMap::new()
+        };
+        let steps = order
+            .into_iter()
+            .map(|no| StepDetails {
+                output: outputs.remove(&no),
+                progress: progress.get(&no).cloned(),
+                ..StepDetails::of(run, no)
+            })
+            .collect();
+        let counts = run
+            .counts()
+            .into_iter()
+            .map(|(state, count)| (state.to_owned(), count))
+            .collect();
+        Ok(Self {
+            id: row.id,
+            name: row.name.clone(),
+            state: row.state,
+            reason: row.reason.clone(),
+            output: snapshot.stored.output.clone(),
+            created_at: row.created_at,
+            started_at: row.began_at,
+            finished_at: row.finished_at,
+            counts,
+            steps,
+        })
+    }
+}
+
+/// Looks for progress among the latest events only: what is older is not worth reading
+/// the history of a large project.
+async fn latest_progress(
+    snapshot: &Snapshot,
+    store: &Store,
+) -> Result<BTreeMap<StepNo, (f64, String)>, StoreError> {
+    const LOOKED_AT: i64 = 2_000;
+    let after = snapshot.stored.row.last_event - LOOKED_AT;
+    let mut latest = BTreeMap::new();
+    for row in store.events(snapshot.stored.row.id, after.max(0), 1_000).await? {
+        for record in row.records {
+            let Some(no) = record.no.filter(|no| *no < snapshot.run.len()) else {
+                continue;
+            };
+            if let Some(progress) = record.progress {
+                let view = snapshot.run.view(no);
+                if view.state == StepState::Running && view.attempt == record.attempt {
+                    latest.insert(no, progress);
+                }
+            }
+        }
+    }
+    Ok(latest)
+}
+
+impl StepDetails {
+    /// The view of a step without its output.
+    pub fn of(run: &Run, no: StepNo) -> Self {
+        let view = run.view(no);
+        let mut error = view.error.cloned();
+        if view.state == StepState::UpstreamFailed {
+            let failed =
+                run.failed_needs(no).into_iter().map(|need| run.name(need)).collect();
+            let mut upstream =
+                StepError::fail("upstream_failed", "a need of the step failed");
+            upstream.failed_needs = failed;
+            error = Some(upstream);
+        }
+        if view.state == StepState::Succeeded {
+            error = None;
+        }
+        Self {
+            no,
+            name: run.name(no),
+            kind: run.step(no).kind().to_owned(),
+            state: view.state,
+            generation: view.generation,
+            attempts: view.attempt,
+            output: None,
+            error: error.map(|error| StepError { step: Some(run.name(no)), ..error }),
+            waiting: view.wait.map(|wait| (wait.reason, wait.until)),
+            progress: None,
+            queue: run.policy(no).queue.clone(),
+            started_at: view.started_at,
+            finished_at: view.state.is_terminal().then_some(view.at),
+        }
+    }
+}
+
+/// An event as JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct EventView {
+    /// Its number in the project: from 1, without gaps.
+    pub seq: i64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The step.
+    pub step: Option<String>,
+    /// The attempt.
+    pub attempt: Option<u32>,
+    /// The state it led to.
+    pub state: Option<&'static str>,
+    /// The error.
+    pub error: Option<StepError>,
+    /// Fraction and message.
+    pub progress: Option<(f64, String)>,
+    /// Until when the step waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// What happened, for programs in this language.
+    #[serde(skip)]
+    pub record: RecordKind,
+}
+
+impl EventView {
+    pub(crate) fn unpack(rows: Vec<EventRow>, after: i64, run: &Run) -> Vec<Self> {
+        rows.into_iter()
+            .flat_map(|row| (row.first..).zip(row.records))
+            .filter(|(seq, _)| *seq > after)
+            .map(|(seq, record)| Self {
+                seq,
+                at: record.at,
+                kind: record.kind.as_str(),
+                step: record.no.filter(|no| *no < run.len()).map(|no| run.name(no)),
+                attempt: (record.attempt > 0).then_some(record.attempt),
+                state: record.kind.state(),
+                error: record.error,
+                progress: record.progress,
+                until: record.until,
+                record: record.kind,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,164 @@
+//! One attempt: the handler in a task of its own, its time limits, its panics.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+use super::Message;
+use crate::{
+    Clock, Context, ErrorClass, Handler, Outcome, ProjectId, StepError, Timestamp,
+    plan::StepNo, spec::format_duration, store::MAX_OUTPUT,
+};
+
+/// How long an attempt that was told to stop may take before it is dropped.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Which attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) project: ProjectId,
+    pub(crate) no: StepNo,
+    pub(crate) attempt: u32,
+}
+
+/// What an attempt needs to run.
+pub(super) struct Attempt {
+    pub(super) key: Key,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) context: Context,
+    pub(super) input: Box<serde_json::value::RawValue>,
+    pub(super) soft: Option<Duration>,
+    pub(super) hard: Option<Duration>,
+    /// Fires when the project wants the attempt to stop.
+    pub(super) stop: CancellationToken,
+    pub(super) clock: Clock,
+    pub(super) inbox: UnboundedSender<Message>,
+}
+
+impl Attempt {
+    /// Runs the attempt and tells the scheduler how it ended.
+    pub(super) async fn run(self) {
+        let (key, inbox, context) =
+            (self.key, self.inbox.clone(), self.context.clone());
+        let at = self.clock.now();
+        let result = self.supervise(at).await;
+        let result = result
+            .and_then(check_size)
+            .map(|outcome| mask_outcome(&context, outcome))
+            .map_err(|error| StepError {
+                message: context.mask(error.message),
+                ..error
+            });
+        // The scheduler is gone only when the process ends.
+        let _ = inbox.send(Message::Ended { key, result });
+    }
+
+    async fn supervise(self, started: Timestamp) -> Result<Outcome, StepError> {
+        let Self { handler, context, input, soft, hard, stop, clock, .. } = self;
+        let token = context.cancellation().clone();
+        // A task of its own: a panic is caught, and a handler that never yields cannot
+        // keep the time limits from being noticed.
+        let mut work =
+            AbortOnDrop(tokio::spawn(
+                async move { handler.run(context, &input).await },
+            ));
+        let after = |limit: Option<Duration>| {
+            let clock = clock.clone();
+            async move {
+                match limit {
+                    Some(limit) => clock.sleep_until(started.plus(limit)).await,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let mut softened = false;
+        let hard_end = after(hard);
+        let soft_end = after(soft);
+        tokio::pin!(hard_end, soft_end);
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut work.0 => {
+                    return match ended {
+                        Ok(Err(error)) if softened && error.class == ErrorClass::Cancelled => {
+                            Err(over_time("soft", soft))
+                        }
+                        Ok(result) => result,
+                        Err(error) => Err(describe_panic(error)),
+                    };
+                }
+                () = &mut hard_end => return Err(over_time("hard", hard)),
+                () = &mut soft_end, if !softened => {
+                    softened = true;
+                    token.cancel();
+                }
+                () = stop.cancelled() => {
+                    token.cancel();
+                    let end = tokio::time::timeout(STOP_GRACE, &mut work.0).await;
+                    return match end {
+                        Ok(Ok(result)) => result,
+                        Ok(Err(error)) => Err(describe_panic(error)),
+                        Err(_) => Err(StepError::cancelled()),
+                    };
+                }
+            }
+        }
+    }
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn over_time(which: &str, limit: Option<Duration>) -> StepError {
+    let limit = format_duration(limit.unwrap_or_default());
+    StepError::retry("timeout", format!("the {which} time limit of {limit} has passed"))
+}
+
+fn describe_panic(error: tokio::task::JoinError) -> StepError {
+    match error.try_into_panic() {
+        Ok(panic) => {
+            let message = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "the handler panicked".to_owned());
+            StepError::retry("panic", message)
+        }
+        Err(_) => StepError::cancelled(),
+    }
+}
+
+fn check_size(outcome: Outcome) -> Result<Outcome, StepError> {
+    let output = match &outcome {
+        Outcome::Done(output) | Outcome::After { output, .. } => output,
+    };
+    let size = output.get().len();
+    if size > MAX_OUTPUT {
+        let message = format!("the output has {size} bytes; the limit is {MAX_OUTPUT}");
+        return Err(StepError::fail("too_large", message));
+    }
+    Ok(outcome)
+}
+
+/// A secret that a service echoes must not be stored.
+fn mask_outcome(context: &Context, outcome: Outcome) -> Outcome {
+    let mask = |output: Box<serde_json::value::RawValue>| {
+        let masked = context.mask(output.get().to_owned());
+        serde_json::value::RawValue::from_string(masked).unwrap_or(output)
+    };
+    if !context.has_secrets() {
+        return outcome;
+    }
+    match outcome {
+        Outcome::Done(output) => Outcome::Done(mask(output)),
+        Outcome::After { wait, output } => {
+            Outcome::After { wait, output: mask(output) }
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! Binding: what the expressions of a step see, gathered from the run and from outputs.
+//!
+//! Pure but for the environment variables of secrets. What is not in memory is listed,
+//! so that the caller reads it from the store and binds again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use minijinja::Value;
+
+use super::outputs::Outputs;
+use crate::{
+    ProjectId, SessionId, StepError,
+    expr::{self, Names, Part, json},
+    plan::{Action, Dynamic, Plan, Scope, StepNo},
+    run::{Output, Place, Run, StepState},
+};
+
+/// What a project's expressions see beside its steps.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    pub(super) id: ProjectId,
+    pub(super) name: String,
+    pub(super) inputs: Value,
+    pub(super) session: SessionId,
+}
+
+/// What binding comes to.
+#[derive(Debug)]
+pub(super) enum Bound<T> {
+    /// The value.
+    Value(T),
+    /// These outputs must be read first.
+    Missing(Vec<StepNo>),
+    /// It cannot be bound, now or later.
+    Failed(StepError),
+}
+
+/// The evaluated input of an attempt.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) with: Box<serde_json::value::RawValue>,
+    pub(super) secrets: Vec<String>,
+}
+
+pub(super) struct Binder<'a> {
+    pub(super) run: &'a Run,
+    pub(super) outputs: &'a Outputs,
+    pub(super) around: &'a Surroundings,
+    missing: BTreeSet<StepNo>,
+    secrets: Vec<String>,
+}
+
+/// A step in the plan that holds it.
+#[derive(Clone, Copy)]
+struct Spot<'a> {
+    plan: &'a Plan,
+    base: StepNo,
+    no: StepNo,
+}
+
+impl<'a> Binder<'a> {
+    pub(super) fn new(
+        run: &'a Run,
+        outputs: &'a Outputs,
+        around: &'a Surroundings,
+    ) -> Self {
+        Self { run, outputs, around, missing: BTreeSet::new(), secrets: vec![] }
+    }
+
+    /// Whether all conditions of a step are true.
+    pub(super) fn conditions(mut self, no: StepNo) -> Bound<bool> {
+        let spot = self.spot(no);
+        for condition in &self.run.step(no).conditions {
+            let text = condition.expression.clone();
+            let names = match self.names(condition.scope, spot, &[text]) {
+                Ok(names) => names,
+                Err(error) => return Bound::Failed(error),
+            };
+            if !self.missing.is_empty() {
+                return Bound::Missing(self.missing.into_iter().collect());
+            }
+            match expr::condition(&condition.expression, &names) {
+                Ok(true) => {}
+                Ok(false) => return Bound::Value(false),
+                Err(error) => return Bound::Failed(error),
+            }
+        }
+        Bound::Value(true)
+    }
+
+    /// The evaluated value of the step: its `with`, its list, or its output.
+    pub(super) fn input(mut self, no: StepNo) -> Bound<Input> {
+        let null = || serde_json::value::RawValue::NULL.to_owned();
+        let step = self.run.step(no);
+        let dynamic = match &step.action {
+            Action::Run { with, .. } => with.as_ref(),
+            Action::Join { output } => output.as_ref(),
+            Action::ForEach(for_each) => Some(&for_each.items),
+        };
+        let Some(dynamic) = dynamic else {
+            return Bound::Value(Input { with: null(), secrets: vec![] });
+        };
+        let spot = self.spot(no);
+        self.render(dynamic, step.scope, spot)
+    }
+
+    /// The outputs of the project.
+    pub(super) fn project(mut self, dynamic: &Dynamic) -> Bound<Input> {
+        let spot = Spot { plan: self.run.plan(), base: 0, no: 0 };
+        self.render(dynamic, 0, spot)
+    }
+
+    /// The outputs of tasks, by name: what a project that declares none has.
+    pub(super) fn leaves(mut self, leaves: &[StepNo]) -> Bound<Input> {
+        let mut entries = Vec::with_capacity(leaves.len());
+        for no in leaves {
+            let output = match self.assembled(*no) {
+                Ok(output) => output,
+                Err(error) => return Bound::Failed(error),
+            };
+            entries.push((self.run.name(*no), output));
+        }
+        if !self.missing.is_empty() {
+            return Bound::Missing(self.missing.into_iter().collect());
+        }
+        let object = Entries(entries);
+        match serde_json::value::to_raw_value(&object) {
+            Ok(with) => Bound::Value(Input { with, secrets: vec![] }),
+            Err(error) => Bound::Failed(StepError::fail("expression", error)),
+        }
+    }
+
+    /// The output of a step as bytes; that of a `for_each` is put together here.
+    fn assembled(&mut self, no: StepNo) -> Result<Output, StepError> {
+        let null = || Arc::from(serde_json::value::RawValue::NULL.to_owned());
+        if self.run.step_state(no) != StepState::Succeeded {
+            return Ok(null());
+        }
+        if !self.is_for_each(no) {
+            return Ok(self.output(no).map_or_else(null, Arc::clone));
+        }
+        let results: Vec<StepNo> = self.run.results(no).collect();
+        let list = results
+            .into_iter()
+            .map(|result| self.assembled(result))
+            .collect::<Result<Vec<_>, _>>()?;
+        crate::to_raw(&list).map(Arc::from)
+    }
+
+    fn render(
+        &mut self,
+        dynamic: &Dynamic,
+        scope: u32,
+        spot: Spot<'_>,
+    ) -> Bound<Input> {
+        if !dynamic.has_expressions() {
+            let with = dynamic.raw().to_owned();
+            return Bound::Value(Input { with, secrets: vec![] });
+        }
+        let names = match self.names(scope, spot, &texts(dynamic)) {
+            Ok(names) => names,
+            Err(error) => return Bound::Failed(error),
+        };
+        if !self.missing.is_empty() {
+            return Bound::Missing(
+                std::mem::take(&mut self.missing).into_iter().collect(),
+            );
+        }
+        match expr::render(dynamic, &names) {
+            Ok(with) => {
+                Bound::Value(Input { with, secrets: std::mem::take(&mut self.secrets) })
+            }
+            Err(error) => Bound::Failed(error),
+        }
+    }
+
+    fn spot(&self, no: StepNo) -> Spot<'a> {
+        let (plan, _, base) = self.run.local_plan(no);
+        Spot { plan, base, no }
+    }
+
+    /// The names that `texts` see in a scope. Nesting of templates bounds the recursion.
+    fn names(
+        &mut self,
+        scope: u32,
+        spot: Spot<'_>,
+        texts: &[String],
+    ) -> Result<Names, StepError> {
+        match spot.plan.scope(scope) {
+            Scope::Root => self.common(spot, "", texts),
+            Scope::Item => {
+                let Place::Child { parent, item, .. } = self.run.place(spot.no) else {
+                    return self.common(spot, "", texts);
+                };
+                let outer = self.spot(parent);
+                let names = self.names(self.run.step(parent).scope, outer, texts)?;
+                Ok(names
+                    .with("task", self.task(spot.no))
+                    .with("item", self.item(parent, item)?)
+                    .with("index", Value::from(item)))
+            }
+            Scope::Template { task, params, outer } => {
+                let prefix =
+                    if task.is_empty() { String::new() } else { format!("{task}/") };
+                let mut names = self.common(spot, &prefix, texts)?;
+                let uses = |text: &String| {
+                    expr::references(text).iter().any(|found| found.root == "params")
+                };
+                if let Some(params) = params.as_ref().filter(|_| texts.iter().any(uses))
+                {
+                    let outer_names = self.names(*outer, spot, &self::texts(params))?;
+                    if self.missing.is_empty() {
+                        let params = expr::render(params, &outer_names)?;
+                        names = names.with("params", parse(params.get())?);
+                    }
+                }
+                Ok(names)
+            }
+        }
+    }
+
+    fn common(
+        &mut self,
+        spot: Spot<'_>,
+        prefix: &str,
+        texts: &[String],
+    ) -> Result<Names, StepError> {
+        let mut tasks: BTreeMap<String, Value> = BTreeMap::new();
+        let mut secrets: BTreeMap<String, Value> = BTreeMap::new();
+        let mut all_needs = false;
+        for text in texts {
+            for found in expr::references(text) {
+                match (found.root, found.member) {
+                    ("tasks" | "needs", Some(name)) if !tasks.contains_key(&name) => {
+                        let value = self.named(spot, prefix, &name)?;
+                        tasks.insert(name, value);
+                    }
+                    ("needs", None) => all_needs = true,
+                    ("secrets", Some(name)) => {
+                        let value = secret(&name)?;
+                        self.secrets.push(value.clone());
+                        secrets.insert(name, Value::from(value));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if all_needs {
+            for need in self.run.needs(spot.no).collect::<Vec<_>>() {
+                let name = self.run.step(need).task_name().to_owned();
+                let value = self.step_value(need)?;
+                tasks.insert(name, value);
+            }
+        }
+        let tasks = Value::from(tasks);
+        let project: BTreeMap<&str, Value> = BTreeMap::from([
+            ("id", Value::from(self.around.id.to_string())),
+            ("name", Value::from(self.around.name.clone())),
+        ]);
+        let worker =
+            BTreeMap::from([("id", Value::from(self.around.session.to_string()))]);
+        Ok(Names::default()
+            .with("inputs", self.around.inputs.clone())
+            .with("tasks", tasks.clone())
+            .with("needs", tasks)
+            .with("project", Value::from(project))
+            .with("worker", Value::from(worker))
+            .with("secrets", Value::from(secrets))
+            .with("task", self.task(spot.no)))
+    }
+
+    fn task(&self, no: StepNo) -> Value {
+        let step = self.run.step(no);
+        let path = self.run.name(no);
+        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        let title = step.title.clone().unwrap_or_else(|| name.clone());
+        Value::from(BTreeMap::from([
+            ("name", Value::from(name)),
+            ("path", Value::from(path)),
+            ("title", Value::from(title)),
+        ]))
+    }
+
+    fn named(
+        &mut self,
+        spot: Spot<'_>,
+        prefix: &str,
+        name: &str,
+    ) -> Result<Value, StepError> {
+        match spot.plan.find(&format!("{prefix}{name}")) {
+            Some(local) => self.step_value(spot.base + local),
+            None => {
+                Err(StepError::fail("expression", format!("there is no task `{name}`")))
+            }
+        }
+    }
+
+    /// What `tasks.NAME` is.
+    fn step_value(&mut self, no: StepNo) -> Result<Value, StepError> {
+        let view = self.run.view(no);
+        let output = self.output_value(no)?;
+        Ok(Value::from(BTreeMap::from([
+            ("output", output),
+            ("state", Value::from(view.state.as_str())),
+            ("error", view.error.map_or(Value::from(()), json)),
+            ("attempts", Value::from(view.attempt)),
+        ])))
+    }
+
+    fn output_value(&mut self, no: StepNo) -> Result<Value, StepError> {
+        if self.run.step_state(no) != StepState::Succeeded {
+            return Ok(Value::from(()));
+        }
+        if !self.is_for_each(no) {
+            return match self.output(no) {
+                Some(output) => parse(output.get()),
+                None => Ok(Value::from(())),
+            };
+        }
+        let results: Vec<StepNo> = self.run.results(no).collect();
+        results.into_iter().map(|result| self.output_value(result)).collect()
+    }
+
+    fn is_for_each(&self, no: StepNo) -> bool {
+        matches!(self.run.step(no).action, Action::ForEach(_))
+    }
+
+    fn output(&mut self, no: StepNo) -> Option<&'a Output> {
+        let output = self.outputs.get(no);
+        if output.is_none() {
+            self.missing.insert(no);
+        }
+        output
+    }
+
+    fn item(&mut self, parent: StepNo, item: u32) -> Result<Value, StepError> {
+        let Some(list) = self.output(parent) else { return Ok(Value::from(())) };
+        // One pass over the list without building its other items.
+        let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(list.get())
+            .map_err(|error| StepError::fail("expression", error))?;
+        match items.get(item as usize) {
+            Some(raw) => parse(raw.get()),
+            None => Err(StepError::fail("expression", "the item is gone")),
+        }
+    }
+}
+
+/// An object whose values are JSON texts already.
+struct Entries(Vec<(String, Output)>);
+
+impl serde::Serialize for Entries {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, output)| (name, &**output)))
+    }
+}
+
+fn parse(text: &str) -> Result<Value, StepError> {
+    serde_json::from_str(text).map_err(|error| StepError::fail("expression", error))
+}
+
+fn secret(name: &str) -> Result<String, StepError> {
+    let variable = format!("DANDORI_SECRET_{}", name.to_uppercase().replace('-', "_"));
+    std::env::var(&variable).ok().filter(|value| !value.is_empty()).ok_or_else(|| {
+        StepError::fail("secret_missing", format!("the worker has no {variable}"))
+    })
+}
+
+/// The expressions in a value.
+fn texts(dynamic: &Dynamic) -> Vec<String> {
+    let mut found = vec![];
+    let mut stack = vec![dynamic.value()];
+    while let Some(value) = stack.pop() {
+        match value {
+            serde_json::Value::String(text) => {
+                let parts = expr::split(&text).unwrap_or_default();
+                found.extend(parts.into_iter().filter_map(|part| match part {
+                    Part::Expression(expression) => Some(expression.to_owned()),
+                    Part::Text(_) => None,
+                }));
+            }
+            serde_json::Value::Array(items) => stack.extend(items),
+            serde_json::Value::Object(entries) => stack.extend(entries.into_values()),
+            _ => {}
+        }
+    }
+    found
+}
