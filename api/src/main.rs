@@ -1,2 +1,7 @@
 //! The `dandori` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dandori_server::cli::main()
+}

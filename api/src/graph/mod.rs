@@ -139,3 +139,9 @@ pub fn render(graph: &Graph, format: Format) -> String {
         Format::Text => text::render(graph),
     }
 }
+
+/// The character that stands for a state, the same in every format.
+#[must_use]
+pub fn state_icon(state: &str) -> char {
+    status::of(state).icon
+}

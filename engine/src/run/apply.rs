@@ -287,8 +287,10 @@ impl Run {
         decisions: &mut Decisions,
     ) {
         let policy = self.policy(no);
+        // Interrupted, whoever did it: whether the effect happened is not known.
         let uncertain = policy.at_most_once
-            && matches!(error.class, ErrorClass::Cancelled | ErrorClass::Lost);
+            && (matches!(error.class, ErrorClass::Cancelled | ErrorClass::Lost)
+                || error.code == "timeout");
         if uncertain {
             let error = StepError {
                 code: "outcome_unknown".into(),
@@ -371,7 +373,11 @@ impl Run {
         let error = StepError::lost();
         self.nodes[no as usize].crashes += u32::from(charged);
         let crashes = self.nodes[no as usize].crashes;
-        if self.cancelling {
+        if self.policy(no).at_most_once {
+            return self.failed(no, error, at, ended, decisions);
+        }
+        // Nothing starts after a stop, so a step that would start again has ended.
+        if self.stopped {
             return self.finish(
                 no,
                 StepState::Cancelled,
@@ -380,9 +386,6 @@ impl Run {
                 ended,
                 decisions,
             );
-        }
-        if self.policy(no).at_most_once {
-            return self.failed(no, error, at, ended, decisions);
         }
         if crashes >= limit {
             let message = format!("{crashes} workers died while it ran");
@@ -474,8 +477,10 @@ impl Run {
                     if wait.completes {
                         self.succeeded(no, None, at, ended, decisions);
                     } else {
+                        // Nothing is written: the stored wait says the same, so the time of
+                        // the change is the one that was set, not the one it was noticed.
                         self.waits.remove(&no);
-                        self.enter(no, StepState::Ready, at);
+                        self.enter(no, StepState::Ready, due);
                         decisions.ready.push(no);
                     }
                 }

@@ -21,6 +21,9 @@ mod tasks;
 mod tree;
 mod yaml;
 
+/// The JSON Schema of the project document.
+pub const SCHEMA: &str = include_str!("schema.json");
+
 pub use self::{
     compile::{CompileOptions, Compiled},
     diagnostic::{Diagnostic, Severity},

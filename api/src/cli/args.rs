@@ -1,0 +1,290 @@
+//! The arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use dandori::{
+    DEFAULT_CONCURRENCY, DEFAULT_CRASH_LIMIT, Engine, EngineBuilder,
+    spec::parse_duration,
+};
+use dandori_steps::{Network, Settings};
+
+use super::exit::{Exit, Failure};
+use crate::graph::Format;
+
+const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 project failed, 2 wrong usage or consent \
+    missing, 3 document invalid, 4 not found, 5 cannot reach or not allowed, 6 cancelled, \
+    124 timed out, 130/143 interrupted (everything recorded is kept).";
+
+/// A durable workflow engine: projects of dependent steps, checkpointed, resumed after any
+/// crash.
+#[derive(Debug, Parser)]
+#[command(name = "dandori", version, about, after_help = EXIT_CODES)]
+pub(super) struct Args {
+    /// The database: `sqlite:PATH`.
+    #[arg(long, env = "DATABASE_URL", global = true, default_value = "sqlite:dandori.db")]
+    database_url: String,
+    /// Print one JSON object (lists and streams: one a line) on stdout.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Submit a project, execute it here, and wait for its end.
+    Run(Run),
+    /// Execute every unfinished project, or one; ends a pause.
+    Resume(Resume),
+    /// Record a project; whoever executes on the database starts it.
+    Submit(Submit),
+    /// List projects, newest first.
+    List(List),
+    /// Show a project: failures first.
+    Show(Show),
+    /// Follow a project until its end.
+    Watch {
+        /// An id, the end of one, a name, or `last`.
+        id: String,
+    },
+    /// Print the log of a project or of one step.
+    Logs {
+        /// An id, the end of one, a name, or `last`.
+        id: String,
+        /// The step.
+        step: Option<String>,
+        /// Go on until the project ends.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Stop a project: nothing starts any more, running steps are told to stop.
+    Cancel {
+        /// An id, the end of one, a name, or `last`.
+        id: String,
+    },
+    /// Start no further steps; running ones finish. `resume` goes on.
+    Pause {
+        /// An id, the end of one, a name, or `last`.
+        id: String,
+    },
+    /// Run the failed steps of an ended project again, and what depends on them.
+    Replay(Replay),
+    /// Look at a document without running it.
+    Validate(Validate),
+    /// Draw a document or a project.
+    Graph(Graph),
+    /// Print the JSON Schema of the project document.
+    Schema,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What goes with every command that executes.
+#[derive(Clone, Debug, ClapArgs)]
+pub(super) struct Execution {
+    /// How many steps run at once.
+    #[arg(long, default_value_t = DEFAULT_CONCURRENCY)]
+    pub(super) concurrency: usize,
+    /// Allow `shell.run`.
+    #[arg(long)]
+    pub(super) allow_shell: bool,
+    /// The folder that file steps read and write under.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(super) files_root: PathBuf,
+    /// How many crashes of its worker quarantine a step.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CRASH_LIMIT)]
+    pub(super) crash_limit: u32,
+    /// Which addresses steps may reach.
+    #[arg(long, value_enum, default_value_t = Reach::Any)]
+    pub(super) network: Reach,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Reach {
+    /// Any address.
+    Any,
+    /// Public addresses only.
+    Public,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Run {
+    /// The document (YAML or JSON), `-` for standard input.
+    pub(super) file: PathBuf,
+    /// A value of an input: `name=value`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) input: Vec<String>,
+    /// Give up waiting after this time; the project stays resumable.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) timeout: Option<std::time::Duration>,
+    #[command(flatten)]
+    pub(super) execution: Execution,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Resume {
+    /// An id, the end of one, a name, or `last`; every unfinished project when left out.
+    pub(super) id: Option<String>,
+    #[command(flatten)]
+    pub(super) execution: Execution,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Submit {
+    /// The document (YAML or JSON), `-` for standard input.
+    pub(super) file: PathBuf,
+    /// A value of an input: `name=value`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) input: Vec<String>,
+    /// Wait for the end; execute here when nobody else does.
+    #[arg(long)]
+    pub(super) wait: bool,
+    #[command(flatten)]
+    pub(super) execution: Execution,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct List {
+    /// Only projects in this state; may be repeated.
+    #[arg(long)]
+    pub(super) state: Vec<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    pub(super) limit: u32,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Show {
+    /// An id, the end of one, a name, or `last`.
+    pub(super) id: String,
+    /// Show earlier attempts too.
+    #[arg(long)]
+    pub(super) attempts: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Replay {
+    /// An id, the end of one, a name, or `last`.
+    pub(super) id: String,
+    /// Only print what would run.
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Wait for the end; execute here when nobody else does.
+    #[arg(long)]
+    pub(super) wait: bool,
+    #[command(flatten)]
+    pub(super) execution: Execution,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Validate {
+    /// The document (YAML or JSON), `-` for standard input.
+    pub(super) file: PathBuf,
+    /// A value of an input: `name=value`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) input: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Graph {
+    /// A document, or an id, the end of one, a name, or `last`.
+    pub(super) what: String,
+    /// How to draw it.
+    #[arg(long, default_value = "text", value_name = "svg|dot|mermaid|text")]
+    pub(super) format: Format,
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    parse_duration(text)
+}
+
+/// What all commands have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    pub(super) url: String,
+    pub(super) json: bool,
+}
+
+impl Args {
+    pub(super) fn common(&self) -> Common {
+        Common { url: self.database_url.clone(), json: self.json }
+    }
+}
+
+impl Common {
+    /// The path behind the database URL.
+    pub(super) fn path(&self) -> Result<PathBuf, Failure> {
+        let path = self.url.strip_prefix("sqlite://").or_else(|| self.url.strip_prefix("sqlite:"));
+        if let Some(path) = path.filter(|path| !path.is_empty()) {
+            return Ok(PathBuf::from(path.split('?').next().unwrap_or(path)));
+        }
+        let help = "write `sqlite:PATH`, for example sqlite:dandori.db";
+        let what = if self.url.starts_with("postgres") {
+            "PostgreSQL is not supported yet".to_owned()
+        } else {
+            // The URL may hold a password: only its scheme is repeated.
+            let scheme = self.url.split(':').next().unwrap_or_default();
+            format!("`{scheme}:` is no database this version knows")
+        };
+        Err(Failure::Own {
+            exit: Exit::Unreachable,
+            code: "database_url",
+            message: what,
+            help: help.to_owned(),
+        })
+    }
+
+    /// An engine that only reads and sends messages; the database must exist.
+    pub(super) async fn connect(&self) -> Result<Engine, Failure> {
+        Ok(Engine::builder().existing_sqlite(self.path()?).connect().await?)
+    }
+
+    /// The beginnings of an engine that creates its database on first use.
+    pub(super) fn builder(&self) -> Result<EngineBuilder, Failure> {
+        let path = self.path()?;
+        if !path.exists() {
+            anstream::eprintln!("creating {}", path.display());
+        }
+        Ok(Engine::builder().sqlite(path))
+    }
+}
+
+impl Execution {
+    /// The settings of the ready-made kinds.
+    pub(super) fn settings(&self) -> Settings {
+        Settings::from_env()
+            .with_files_root(&self.files_root)
+            .with_allow_shell(self.allow_shell)
+            .with_network(match self.network {
+                Reach::Any => Network::Any,
+                Reach::Public => Network::Public,
+            })
+    }
+
+    /// Adds handlers and limits to an engine.
+    pub(super) fn equip(
+        &self,
+        builder: EngineBuilder,
+        settings: &Settings,
+        command: &str,
+    ) -> Result<EngineBuilder, Failure> {
+        let kinds = dandori_steps::kinds(settings).map_err(|error| Failure::Own {
+            exit: Exit::Unreachable,
+            code: "settings",
+            message: error.to_string(),
+            help: "mend the option or environment variable named".to_owned(),
+        })?;
+        Ok(builder
+            .handlers(kinds)
+            .concurrency(self.concurrency.max(1))
+            .crash_limit(self.crash_limit.max(1))
+            .command(format!("dandori {command}")))
+    }
+}

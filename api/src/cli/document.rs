@@ -1,0 +1,158 @@
+//! Commands about documents: reading them, `validate`, `schema`.
+
+use std::{io::Read as _, path::Path};
+
+use dandori::{
+    Error, Kinds, Project,
+    spec::{Diagnostic, InputType, Source},
+};
+use dandori_steps::Settings;
+use serde::Serialize;
+
+use super::{
+    args::{Common, Validate},
+    exit::{Exit, Failure, print_diagnostics},
+};
+
+/// Reads a document from a file or standard input, with the values of its inputs.
+pub(super) fn read(file: &Path, inputs: &[String]) -> Result<Project, Failure> {
+    let (name, bytes) = if file == Path::new("-") {
+        let mut bytes = vec![];
+        let read = std::io::stdin().lock().read_to_end(&mut bytes);
+        read.map_err(|error| unreadable("standard input", &error))?;
+        ("standard input".to_owned(), bytes)
+    } else {
+        let name = file.display().to_string();
+        let bytes = std::fs::read(file).map_err(|error| unreadable(&name, &error))?;
+        (name, bytes)
+    };
+    let source = Source::from_bytes(Some(&name), bytes, None)
+        .map_err(|found| Failure::Engine(Error::Invalid(vec![found])))?;
+    let mut project = Project::from_source(source)?;
+    if let Some(folder) = file.parent().filter(|_| file != Path::new("-")) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        project = project.folder(folder);
+    }
+    if project.document().name.is_none()
+        && let Some(stem) = file.file_stem().and_then(|stem| stem.to_str())
+        && stem != "-"
+    {
+        project.document_mut().name = Some(stem.to_owned());
+    }
+    for input in inputs {
+        let Some((name, text)) = input.split_once('=') else {
+            let message = format!("`--input {input}` has no `=`");
+            return Err(Failure::usage(message, "write --input name=value"));
+        };
+        let value = input_value(&project, name, text)?;
+        project = project.input(name, &value);
+    }
+    Ok(project)
+}
+
+/// A value from the command line, read by the declared type of the input.
+fn input_value(project: &Project, name: &str, text: &str) -> Result<serde_json::Value, Failure> {
+    let declared = project.document().inputs.iter().find(|input| input.name == name);
+    let kind = declared.map_or(InputType::Any, |input| input.kind);
+    let as_text = || serde_json::Value::String(text.to_owned());
+    match kind {
+        InputType::String => Ok(as_text()),
+        InputType::Any => Ok(serde_json::from_str(text).unwrap_or_else(|_| as_text())),
+        other => serde_json::from_str(text).map_err(|_| {
+            let message = format!("`{name}` must be of type {}, not `{text}`", other.as_str());
+            Failure::usage(message, "write the value as JSON, in quotes for the shell")
+        }),
+    }
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Failure {
+    let exit = match error.kind() {
+        std::io::ErrorKind::NotFound => Exit::NotFound,
+        _ => Exit::Unreachable,
+    };
+    Failure::Own {
+        exit,
+        code: "unreadable",
+        message: format!("{name}: {error}"),
+        help: "name a YAML or JSON document".to_owned(),
+    }
+}
+
+/// The kinds of this binary, for checks: nothing is called.
+pub(super) fn all_kinds() -> Kinds {
+    let mut kinds = Kinds::default();
+    let settings = Settings::from_env();
+    for handler in dandori_steps::kinds(&settings).unwrap_or_else(|_| dandori_steps::basic_kinds())
+    {
+        kinds.insert(handler);
+    }
+    kinds
+}
+
+#[derive(Serialize)]
+struct Validation {
+    valid: bool,
+    diagnostics: Vec<Diagnostic>,
+    tasks: usize,
+    steps: usize,
+    edges: usize,
+    depth: u32,
+    width: usize,
+    hash: Option<String>,
+}
+
+pub(super) fn validate(common: &Common, args: &Validate) -> Result<Exit, Failure> {
+    let checked = read(&args.file, &args.input).and_then(|project| {
+        let kinds = all_kinds();
+        Ok(project.compile(Some(&kinds))?)
+    });
+    let validation = match checked {
+        Ok((compiled, warnings)) => {
+            let figures = compiled.plan.figures();
+            Validation {
+                valid: true,
+                diagnostics: warnings,
+                tasks: compiled.tasks,
+                steps: figures.steps,
+                edges: figures.edges,
+                depth: figures.depth,
+                width: figures.width,
+                hash: Some(compiled.plan.hash_hex()),
+            }
+        }
+        Err(Failure::Engine(Error::Invalid(diagnostics))) => Validation {
+            valid: false,
+            diagnostics,
+            tasks: 0,
+            steps: 0,
+            edges: 0,
+            depth: 0,
+            width: 0,
+            hash: None,
+        },
+        Err(failure) => return Err(failure),
+    };
+    if common.json {
+        let text = serde_json::to_string(&validation).unwrap_or_default();
+        anstream::println!("{text}");
+    } else {
+        print_diagnostics(&validation.diagnostics);
+        if validation.valid {
+            anstream::println!(
+                "valid: {} tasks, {} steps, {} edges, {} levels, at most {} at once",
+                validation.tasks,
+                validation.steps,
+                validation.edges,
+                validation.depth,
+                validation.width
+            );
+        }
+    }
+    Ok(if validation.valid { Exit::Succeeded } else { Exit::Invalid })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the same shape as every command")]
+pub(super) fn schema() -> Result<Exit, Failure> {
+    anstream::println!("{}", dandori::spec::SCHEMA.trim_end());
+    Ok(Exit::Succeeded)
+}

@@ -1,0 +1,240 @@
+//! Commands that execute: `run`, `resume`, `submit`.
+
+use std::time::Duration;
+
+use dandori::{Engine, Error, ProjectHandle, ProjectView, run::ProjectState};
+
+use super::{
+    args::{Common, Execution, Resume, Run, Submit},
+    document,
+    exit::{Exit, Failure},
+    progress::{Progress, follow},
+    show,
+    signals::interrupted,
+    text::took,
+};
+
+pub(super) async fn run(common: &Common, args: Run) -> Result<Exit, Failure> {
+    let project = document::read(&args.file, &args.input)?;
+    let kinds = document::all_kinds();
+    // Before the database is touched: a broken document leaves no trace.
+    project.compile(Some(&kinds))?;
+    let builder = common.builder()?.only_own();
+    let settings = args.execution.settings();
+    let engine = args.execution.equip(builder, &settings, "run")?.start().await?;
+    let handle = match engine.submit(project).await {
+        Ok(handle) => handle,
+        Err(error) => {
+            engine.shutdown().await;
+            return Err(error.into());
+        }
+    };
+    let progress = begin(&handle).await?;
+    if !common.json {
+        progress.say(&format!("project {}", handle.id()));
+    }
+    drive(common, &engine, &[handle], progress, args.timeout).await
+}
+
+pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failure> {
+    let builder = Engine::builder().existing_sqlite(common.path()?);
+    let builder = if args.id.is_some() { builder.only_own() } else { builder };
+    let settings = args.execution.settings();
+    let engine = args.execution.equip(builder, &settings, "resume")?.start().await?;
+    let projects = match &args.id {
+        Some(id) => vec![engine.find(id).await?],
+        None => engine.open_projects().await?,
+    };
+    if projects.is_empty() {
+        anstream::eprintln!("nothing to resume: every project has ended");
+        engine.shutdown().await;
+        return Ok(Exit::Succeeded);
+    }
+    for project in &projects {
+        let row = project.row().await?;
+        if !row.state.is_terminal() {
+            engine.execute(project.id()).await?;
+        }
+        if row.state == ProjectState::Paused {
+            project.resume().await?;
+        }
+    }
+    let progress = begin(&projects[0]).await?;
+    for project in &projects {
+        let row = project.row().await?;
+        progress.say(&format!("resuming {} ({})", project.id(), row.name));
+    }
+    drive(common, &engine, &projects, progress, None).await
+}
+
+pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failure> {
+    let project = document::read(&args.file, &args.input)?;
+    let kinds = document::all_kinds();
+    let (compiled, _) = project.compile(Some(&kinds))?;
+    if !args.wait {
+        let engine = common.builder()?.connect().await?;
+        let handle = engine.submit_compiled(compiled).await?;
+        let row = handle.row().await?;
+        if common.json {
+            let view = serde_json::json!({
+                "id": handle.id(), "name": row.name, "state": row.state,
+            });
+            anstream::println!("{view}");
+        } else {
+            anstream::println!("{}", handle.id());
+            anstream::eprintln!("recorded; `dandori resume {}` executes it", handle.id().short());
+        }
+        return Ok(Exit::Succeeded);
+    }
+    let engine = common.builder()?.connect().await?;
+    let handle = engine.submit_compiled(compiled).await?;
+    if !common.json {
+        anstream::eprintln!("project {}", handle.id());
+    }
+    wait_or_execute(common, &args.execution, &handle, "submit --wait").await
+}
+
+/// Waits for a project; executes it here when nobody else executes on the database.
+pub(super) async fn wait_or_execute(
+    common: &Common,
+    execution: &Execution,
+    project: &ProjectHandle,
+    command: &str,
+) -> Result<Exit, Failure> {
+    let builder = Engine::builder().existing_sqlite(common.path()?).only_own();
+    let settings = execution.settings();
+    match execution.equip(builder, &settings, command)?.start().await {
+        Ok(engine) => {
+            let handle = engine.project(project.id());
+            engine.execute(handle.id()).await?;
+            let progress = begin(&handle).await?;
+            drive(common, &engine, &[handle], progress, None).await
+        }
+        Err(Error::Locked(_)) => {
+            let mut progress = begin(project).await?;
+            follow(project, &mut progress).await?;
+            progress.finish();
+            let view = project.view().await?;
+            print_result(common, &view);
+            Ok(Exit::of(view.state))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn begin(project: &ProjectHandle) -> Result<Progress, Failure> {
+    let row = project.row().await?;
+    let steps: u32 = row.counts.values().sum();
+    let progress = Progress::new(u64::from(steps), row.last_event.min(1));
+    Ok(progress)
+}
+
+/// Follows projects to their end, or to a signal or time limit; then ends the engine.
+pub(super) async fn drive(
+    common: &Common,
+    engine: &Engine,
+    projects: &[ProjectHandle],
+    mut progress: Progress,
+    timeout: Option<Duration>,
+) -> Result<Exit, Failure> {
+    let followed = async {
+        for project in projects {
+            if projects.len() > 1 {
+                progress.seen = 0;
+            }
+            follow(project, &mut progress).await?;
+        }
+        Ok::<_, Failure>(())
+    };
+    let time_up = async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    // Only reads are dropped here: what is recorded is recorded by the engine's tasks.
+    let stopped = tokio::select! {
+        result = followed => { result?; None }
+        signal = interrupted() => Some(Exit::Interrupted(signal)),
+        () = time_up => Some(Exit::TimedOut),
+    };
+    progress.finish();
+    if let Some(exit) = stopped {
+        if matches!(exit, Exit::Interrupted(_)) {
+            anstream::eprintln!("stopping: running steps may finish; again to stop at once");
+        }
+        tokio::select! {
+            () = engine.shutdown() => {}
+            _ = interrupted() => {}
+        }
+        return stop(common, projects, exit).await;
+    }
+    let mut exit = Exit::Succeeded;
+    for project in projects {
+        let view = project.view().await?;
+        print_result(common, &view);
+        let own = Exit::of(view.state);
+        if exit == Exit::Succeeded || own == Exit::Failed {
+            exit = own;
+        }
+    }
+    engine.shutdown().await;
+    Ok(exit)
+}
+
+/// Interrupted or out of time: everything recorded is kept, and this is how to go on.
+async fn stop(
+    common: &Common,
+    projects: &[ProjectHandle],
+    exit: Exit,
+) -> Result<Exit, Failure> {
+    for project in projects {
+        let row = project.row().await?;
+        if row.state.is_terminal() {
+            continue;
+        }
+        let done = row.counts.get("succeeded").copied().unwrap_or(0);
+        let all: u32 = row.counts.values().sum();
+        anstream::eprintln!("{done} of {all} steps are recorded; go on with:");
+        anstream::eprintln!(
+            "  dandori resume {} --database-url {}",
+            project.id(),
+            quote(&common.url)
+        );
+    }
+    if exit == Exit::TimedOut {
+        return Err(Failure::Engine(Error::TimedOut));
+    }
+    Ok(exit)
+}
+
+/// Quotes a word for the shell where it needs that.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// The result of a project: its JSON, or its output and a line on stderr.
+pub(super) fn print_result(common: &Common, view: &ProjectView) {
+    if common.json {
+        anstream::println!("{}", serde_json::to_string(view).unwrap_or_default());
+        return;
+    }
+    if view.state != ProjectState::Succeeded {
+        show::print_failures(view);
+    }
+    if let Some(output) = &view.output {
+        let pretty = serde_json::from_str::<serde_json::Value>(output.get())
+            .and_then(|value| serde_json::to_string_pretty(&value));
+        anstream::println!("{}", pretty.unwrap_or_else(|_| output.get().to_owned()));
+    }
+    let counts: Vec<String> =
+        view.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let time = took(view.started_at, view.finished_at);
+    let name = super::text::one_line(&view.name);
+    anstream::eprintln!("{name}: {} in {time} ({})", view.state, counts.join(", "));
+}

@@ -1,0 +1,132 @@
+//! Exit codes and the errors behind them.
+
+use std::process::ExitCode;
+
+use dandori::{Error, run::ProjectState, spec::Diagnostic, store::StoreErrorKind};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// 0
+    Succeeded,
+    /// 1: the project failed.
+    Failed,
+    /// 2: wrong usage, or consent is missing.
+    Usage,
+    /// 3: the document is not valid.
+    Invalid,
+    /// 4: no such project or file.
+    NotFound,
+    /// 5: the database cannot be reached, or it is not allowed.
+    Unreachable,
+    /// 6: the project was cancelled.
+    Cancelled,
+    /// 124: the time was up.
+    TimedOut,
+    /// 128 and the number of the signal.
+    Interrupted(u8),
+}
+
+impl Exit {
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Succeeded => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Invalid => 3,
+            Self::NotFound => 4,
+            Self::Unreachable => 5,
+            Self::Cancelled => 6,
+            Self::TimedOut => 124,
+            Self::Interrupted(signal) => 128 + signal,
+        }
+    }
+
+    pub(super) fn of(state: ProjectState) -> Self {
+        match state {
+            ProjectState::Failed => Self::Failed,
+            ProjectState::Cancelled => Self::Cancelled,
+            ProjectState::Pending
+            | ProjectState::Running
+            | ProjectState::Paused
+            | ProjectState::Succeeded => Self::Succeeded,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Why a command did not do it.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The engine's reason.
+    Engine(Error),
+    /// A reason of the command line itself.
+    Own { exit: Exit, code: &'static str, message: String, help: String },
+}
+
+impl Failure {
+    pub(super) fn usage(message: impl Into<String>, help: impl Into<String>) -> Self {
+        let (message, help) = (message.into(), help.into());
+        Self::Own { exit: Exit::Usage, code: "usage", message, help }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Own { exit, .. } => *exit,
+            Self::Engine(error) => match error {
+                Error::Invalid(_) => Exit::Invalid,
+                Error::NotFound { .. } => Exit::NotFound,
+                Error::TimedOut => Exit::TimedOut,
+                Error::Illegal { .. } | Error::Conflict(_) | Error::PlanChanged(_) => Exit::Usage,
+                Error::Store(store) if store.kind() == StoreErrorKind::Refused => Exit::Failed,
+                _ => Exit::Unreachable,
+            },
+        }
+    }
+
+    pub(super) fn report(&self, json: bool) {
+        let (code, message, help) = match self {
+            Self::Own { code, message, help, .. } => (*code, message.clone(), help.clone()),
+            Self::Engine(error) => (error.code(), error.to_string(), error.help()),
+        };
+        if let Self::Engine(Error::Invalid(found)) = self
+            && !json
+        {
+            return print_diagnostics(found);
+        }
+        if json {
+            let mut error = serde_json::json!({ "code": code, "message": message, "help": help });
+            if let Self::Engine(Error::Invalid(found)) = self {
+                error["diagnostics"] = serde_json::to_value(found).unwrap_or_default();
+            }
+            anstream::println!("{}", serde_json::json!({ "error": error }));
+        } else {
+            anstream::eprintln!("error[{code}]: {message}");
+            if !help.is_empty() {
+                anstream::eprintln!("  = help: {help}");
+            }
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+pub(super) fn print_diagnostics(found: &[Diagnostic]) {
+    for diagnostic in found {
+        anstream::eprintln!("{diagnostic}\n");
+    }
+    let errors = found.iter().filter(|diagnostic| diagnostic.is_error()).count();
+    if errors > 0 {
+        let s = if errors == 1 { "" } else { "s" };
+        anstream::eprintln!("{errors} error{s}; nothing was submitted");
+    }
+}

@@ -1,0 +1,94 @@
+//! The command line: arguments in, the engine's public API, text or JSON out.
+//!
+//! stdout is data, stderr is progress and diagnostics.
+
+mod args;
+mod document;
+mod exit;
+mod execute;
+mod graphs;
+mod list;
+mod progress;
+mod replay;
+mod show;
+mod signals;
+mod steer;
+mod text;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use self::{
+    args::{Args, Command},
+    exit::{Exit, Failure},
+};
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no mistakes; everything else is exit code 2.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    start_logging();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            anstream::eprintln!("error: no runtime: {error}");
+            return ExitCode::from(5);
+        }
+    };
+    let json = args.json;
+    let result = runtime.block_on(run(args));
+    // What still runs (a handler that blocks its thread) must not hold the exit.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.report(json);
+            failure.exit().into()
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<Exit, Failure> {
+    let common = args.common();
+    match args.command {
+        Command::Run(run) => execute::run(&common, run).await,
+        Command::Resume(resume) => execute::resume(&common, resume).await,
+        Command::Submit(submit) => execute::submit(&common, submit).await,
+        Command::List(list) => list::list(&common, &list).await,
+        Command::Show(show) => show::show(&common, &show).await,
+        Command::Watch { id } => watch::watch(&common, &id).await,
+        Command::Logs { id, step, follow } => {
+            watch::logs(&common, &id, step.as_deref(), follow).await
+        }
+        Command::Cancel { id } => steer::cancel(&common, &id).await,
+        Command::Pause { id } => steer::pause(&common, &id).await,
+        Command::Replay(replay) => replay::replay(&common, replay).await,
+        Command::Validate(validate) => document::validate(&common, &validate),
+        Command::Graph(graph) => graphs::graph(&common, &graph).await,
+        Command::Schema => document::schema(),
+        Command::Completions { shell } => {
+            let mut command = Args::command();
+            clap_complete::generate(shell, &mut command, "dandori", &mut std::io::stdout());
+            Ok(Exit::Succeeded)
+        }
+    }
+}
+
+/// Logs go to stderr, and only what was asked for: progress has its own lines.
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DANDORI_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}

@@ -1,0 +1,174 @@
+//! Progress on stderr: a live picture on a terminal, plain lines elsewhere.
+
+use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
+
+use dandori::{EventView, ProjectHandle, run::RecordKind};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use owo_colors::OwoColorize as _;
+
+use super::{
+    exit::Failure,
+    text::{clock, cut, one_line},
+};
+
+/// Shows how a project goes.
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    /// What runs now, by step.
+    running: BTreeMap<String, String>,
+    /// The number of the latest event shown.
+    pub(super) seen: i64,
+    /// A step is mentioned by its number of steps: large projects only by counts.
+    quiet_steps: bool,
+    shorten: Vec<(String, String)>,
+}
+
+impl Progress {
+    /// Progress of a project of so many steps; nothing at all for `--json` off a terminal.
+    pub(super) fn new(steps: u64, seen: i64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(
+                Some(steps),
+                ProgressDrawTarget::stderr_with_hz(15),
+            );
+            let style = ProgressStyle::with_template(
+                "{spinner:.cyan} {bar:28.cyan/blue} {pos}/{len} {elapsed:>4} {wide_msg}",
+            );
+            if let Ok(style) = style {
+                bar.set_style(style.progress_chars("━╸─"));
+            }
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        let quiet_steps = steps > 500;
+        Self { bar, running: BTreeMap::new(), seen, quiet_steps, shorten: vec![] }
+    }
+
+    /// Words to be shown in place of others (a shortened wait says so).
+    pub(super) fn with_words(mut self, words: Vec<(String, String)>) -> Self {
+        self.shorten = words;
+        self
+    }
+
+    /// A line of its own.
+    pub(super) fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => anstream::eprintln!("{line}"),
+        }
+    }
+
+    /// Shows events.
+    pub(super) fn show(&mut self, events: &[EventView]) {
+        for event in events {
+            self.seen = event.seq;
+            self.show_one(event);
+        }
+        if let Some(bar) = &self.bar {
+            let running: Vec<&str> = self.running.keys().map(String::as_str).collect();
+            bar.set_message(cut(&running.join(", "), 60));
+        }
+    }
+
+    fn show_one(&mut self, event: &EventView) {
+        let step = event.step.clone().unwrap_or_default();
+        let ended = matches!(
+            event.record,
+            RecordKind::StepSucceeded
+                | RecordKind::StepFailed
+                | RecordKind::StepUpstreamFailed
+                | RecordKind::StepSkipped
+                | RecordKind::StepCancelled
+                | RecordKind::StepQuarantined
+        );
+        if event.record == RecordKind::StepStarted {
+            self.running.insert(step.clone(), String::new());
+        } else if event.record != RecordKind::StepProgressed {
+            self.running.remove(&step);
+        }
+        if let Some(bar) = self.bar.as_ref().filter(|_| ended) {
+            bar.inc(1);
+        }
+        let Some(line) = self.line(event, &step) else { return };
+        self.say(&line);
+    }
+
+    /// The line of an event, where it is worth one.
+    fn line(&self, event: &EventView, step: &str) -> Option<String> {
+        let name = one_line(step);
+        let again = event.attempt.filter(|attempt| *attempt > 1);
+        let attempt = again.map(|n| format!(" (attempt {n})")).unwrap_or_default();
+        let error = event.error.as_ref().map(|e| cut(&one_line(&e.to_string()), 160));
+        let error = error.unwrap_or_default();
+        let text = match event.record {
+            RecordKind::StepStarted if self.bar.is_some() || self.quiet_steps => return None,
+            RecordKind::StepSucceeded if self.quiet_steps => return None,
+            RecordKind::StepStarted => format!("{} {name}{attempt}", "▸".cyan()),
+            RecordKind::StepSucceeded => format!("{} {name}{attempt}", "✓".green()),
+            RecordKind::StepFailed => format!("{} {name}{attempt}: {error}", "✗".red()),
+            RecordKind::StepAttemptFailed => format!("{} {name}{attempt}: {error}", "!".yellow()),
+            RecordKind::StepWaiting => {
+                let until = event.until?;
+                let wait = self.wait(until.since(event.at));
+                format!("{} {name}: again after {wait}", "…".yellow())
+            }
+            RecordKind::StepUpstreamFailed => {
+                format!("{} {name}: not run, a need failed", "↯".red())
+            }
+            RecordKind::StepSkipped => format!("{} {name}: skipped {error}", "⊘".dimmed()),
+            RecordKind::StepCancelled => format!("{} {name}: cancelled", "■".dimmed()),
+            RecordKind::StepQuarantined => format!("{} {name}: {error}", "☢".red()),
+            RecordKind::StepLost => {
+                format!("{} {name}{attempt}: its worker died, starting again", "!".yellow())
+            }
+            RecordKind::StepProgressed => {
+                let (fraction, message) = event.progress.as_ref()?;
+                format!("  {name}: {:.0}% {}", fraction * 100.0, one_line(message))
+            }
+            RecordKind::StepExpanded => return None,
+            RecordKind::ProjectFailed if event.error.is_some() => {
+                format!("{} {error}", "✗".red())
+            }
+            RecordKind::ProjectPaused => "paused: running steps finish".to_owned(),
+            RecordKind::ProjectResumed => "going on".to_owned(),
+            RecordKind::ProjectCancelRequested => "cancelling: running steps stop".to_owned(),
+            RecordKind::ProjectReplayed => "replayed: failed steps run again".to_owned(),
+            RecordKind::ProjectSubmitted
+            | RecordKind::ProjectStarted
+            | RecordKind::ProjectSucceeded
+            | RecordKind::ProjectFailed
+            | RecordKind::ProjectCancelled => return None,
+        };
+        Some(format!("{} {text}", clock(event.at).dimmed()))
+    }
+
+    fn wait(&self, wait: Duration) -> String {
+        let text = dandori::spec::format_duration(Duration::from_millis(
+            // Rounded to what was meant: the time of the event is a little later.
+            u64::try_from((wait.as_millis() + 5) / 10 * 10).unwrap_or(u64::MAX),
+        ));
+        let other = self.shorten.iter().find(|(from, _)| *from == text);
+        other.map_or(text, |(_, to)| to.clone())
+    }
+
+    /// Ends the picture.
+    pub(super) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Shows events until the project has ended.
+pub(super) async fn follow(
+    project: &ProjectHandle,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    loop {
+        let events = project.next_events(progress.seen).await?;
+        if events.is_empty() {
+            return Ok(());
+        }
+        progress.show(&events);
+    }
+}

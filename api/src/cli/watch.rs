@@ -1,0 +1,110 @@
+//! `watch` and `logs`: following a project that anybody executes.
+
+use dandori::run::StepState;
+
+use super::{
+    args::Common,
+    execute::print_result,
+    exit::{Exit, Failure},
+    progress::{Progress, follow},
+    signals::interrupted,
+    text::{clean, clock, one_line},
+};
+
+pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
+    let engine = common.connect().await?;
+    let project = engine.find(id).await?;
+    let row = project.row().await?;
+    let steps: u32 = row.counts.values().sum();
+    let followed = async {
+        if common.json {
+            let mut seen = 0;
+            loop {
+                let events = project.next_events(seen).await?;
+                let Some(last) = events.last() else { return Ok::<_, Failure>(()) };
+                seen = last.seq;
+                for event in &events {
+                    anstream::println!("{}", serde_json::to_string(event).unwrap_or_default());
+                }
+            }
+        }
+        let mut progress = Progress::new(u64::from(steps), 0);
+        let result = follow(&project, &mut progress).await;
+        progress.finish();
+        result
+    };
+    tokio::select! {
+        result = followed => result?,
+        // Watching stops; the project goes on.
+        signal = interrupted() => return Ok(Exit::Interrupted(signal)),
+    }
+    let view = project.view().await?;
+    if !common.json {
+        print_result(common, &view);
+    }
+    Ok(Exit::of(view.state))
+}
+
+pub(super) async fn logs(
+    common: &Common,
+    id: &str,
+    step: Option<&str>,
+    follow: bool,
+) -> Result<Exit, Failure> {
+    let engine = common.connect().await?;
+    let project = engine.find(id).await?;
+    let mut shown = 0;
+    loop {
+        let snapshot = project.snapshot().await?;
+        let run = &snapshot.run;
+        let no = match step {
+            Some(name) => match run.find(name) {
+                Some(no) => Some(no),
+                None if follow => {
+                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    continue;
+                }
+                None => {
+                    return Err(Failure::Own {
+                        exit: Exit::NotFound,
+                        code: "not_found",
+                        message: format!("the project has no step `{name}`"),
+                        help: "`dandori show` lists the steps".to_owned(),
+                    });
+                }
+            },
+            None => None,
+        };
+        let lines = project.logs(no).await?;
+        for line in lines.iter().skip(shown) {
+            let name = run.name(line.no);
+            if common.json {
+                let json = serde_json::json!({
+                    "at": line.at, "step": name, "generation": line.generation,
+                    "attempt": line.attempt, "line": line.line,
+                });
+                anstream::println!("{json}");
+            } else {
+                let text = clean(&line.line);
+                anstream::println!("{} {}: {text}", clock(line.at), one_line(&name));
+            }
+        }
+        shown = lines.len();
+        let ended = match no {
+            Some(no) => run.step_state(no).is_terminal(),
+            None => snapshot.stored.row.state.is_terminal(),
+        };
+        if !follow || ended {
+            if shown == 0 && !common.json {
+                let running = run.count(StepState::Running) > 0;
+                let hint = if running { "; `-f` waits for them" } else { "" };
+                anstream::eprintln!("no lines{hint}");
+            }
+            return Ok(Exit::Succeeded);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
+            signal = interrupted() => return Ok(Exit::Interrupted(signal)),
+        }
+    }
+}
