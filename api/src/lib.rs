@@ -4,4 +4,5 @@
 //! projects: everything goes through the public API of the engine.
 
 pub mod cli;
+mod demo;
 pub mod graph;

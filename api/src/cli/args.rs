@@ -22,7 +22,12 @@ const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 project failed, 2 wrong usa
 #[command(name = "dandori", version, about, after_help = EXIT_CODES)]
 pub(super) struct Args {
     /// The database: `sqlite:PATH`.
-    #[arg(long, env = "DATABASE_URL", global = true, default_value = "sqlite:dandori.db")]
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        global = true,
+        default_value = "sqlite:dandori.db"
+    )]
     database_url: String,
     /// Print one JSON object (lists and streams: one a line) on stdout.
     #[arg(long, global = true)]
@@ -33,6 +38,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Run a project of 20 tasks against services that fail and stall: the first minute.
+    Demo(super::demo::Demo),
     /// Submit a project, execute it here, and wait for its end.
     Run(Run),
     /// Execute every unfinished project, or one; ends a pause.
@@ -221,7 +228,10 @@ impl Args {
 impl Common {
     /// The path behind the database URL.
     pub(super) fn path(&self) -> Result<PathBuf, Failure> {
-        let path = self.url.strip_prefix("sqlite://").or_else(|| self.url.strip_prefix("sqlite:"));
+        let path = self
+            .url
+            .strip_prefix("sqlite://")
+            .or_else(|| self.url.strip_prefix("sqlite:"));
         if let Some(path) = path.filter(|path| !path.is_empty()) {
             return Ok(PathBuf::from(path.split('?').next().unwrap_or(path)));
         }

@@ -30,7 +30,8 @@ pub(super) fn read(file: &Path, inputs: &[String]) -> Result<Project, Failure> {
         .map_err(|found| Failure::Engine(Error::Invalid(vec![found])))?;
     let mut project = Project::from_source(source)?;
     if let Some(folder) = file.parent().filter(|_| file != Path::new("-")) {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let folder =
+            if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         project = project.folder(folder);
     }
     if project.document().name.is_none()
@@ -51,7 +52,11 @@ pub(super) fn read(file: &Path, inputs: &[String]) -> Result<Project, Failure> {
 }
 
 /// A value from the command line, read by the declared type of the input.
-fn input_value(project: &Project, name: &str, text: &str) -> Result<serde_json::Value, Failure> {
+fn input_value(
+    project: &Project,
+    name: &str,
+    text: &str,
+) -> Result<serde_json::Value, Failure> {
     let declared = project.document().inputs.iter().find(|input| input.name == name);
     let kind = declared.map_or(InputType::Any, |input| input.kind);
     let as_text = || serde_json::Value::String(text.to_owned());
@@ -59,7 +64,8 @@ fn input_value(project: &Project, name: &str, text: &str) -> Result<serde_json::
         InputType::String => Ok(as_text()),
         InputType::Any => Ok(serde_json::from_str(text).unwrap_or_else(|_| as_text())),
         other => serde_json::from_str(text).map_err(|_| {
-            let message = format!("`{name}` must be of type {}, not `{text}`", other.as_str());
+            let message =
+                format!("`{name}` must be of type {}, not `{text}`", other.as_str());
             Failure::usage(message, "write the value as JSON, in quotes for the shell")
         }),
     }
@@ -82,7 +88,8 @@ fn unreadable(name: &str, error: &std::io::Error) -> Failure {
 pub(super) fn all_kinds() -> Kinds {
     let mut kinds = Kinds::default();
     let settings = Settings::from_env();
-    for handler in dandori_steps::kinds(&settings).unwrap_or_else(|_| dandori_steps::basic_kinds())
+    for handler in
+        dandori_steps::kinds(&settings).unwrap_or_else(|_| dandori_steps::basic_kinds())
     {
         kinds.insert(handler);
     }

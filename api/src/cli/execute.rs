@@ -11,7 +11,7 @@ use super::{
     progress::{Progress, follow},
     show,
     signals::interrupted,
-    text::took,
+    text::{program, quote, took},
 };
 
 pub(super) async fn run(common: &Common, args: Run) -> Result<Exit, Failure> {
@@ -33,7 +33,7 @@ pub(super) async fn run(common: &Common, args: Run) -> Result<Exit, Failure> {
     if !common.json {
         progress.say(&format!("project {}", handle.id()));
     }
-    drive(common, &engine, &[handle], progress, args.timeout).await
+    finish(common, &engine, &[handle], progress, args.timeout).await
 }
 
 pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failure> {
@@ -64,7 +64,7 @@ pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failur
         let row = project.row().await?;
         progress.say(&format!("resuming {} ({})", project.id(), row.name));
     }
-    drive(common, &engine, &projects, progress, None).await
+    finish(common, &engine, &projects, progress, None).await
 }
 
 pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failure> {
@@ -82,7 +82,10 @@ pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failur
             anstream::println!("{view}");
         } else {
             anstream::println!("{}", handle.id());
-            anstream::eprintln!("recorded; `dandori resume {}` executes it", handle.id().short());
+            anstream::eprintln!(
+                "recorded; `dandori resume {}` executes it",
+                handle.id().short()
+            );
         }
         return Ok(Exit::Succeeded);
     }
@@ -108,7 +111,7 @@ pub(super) async fn wait_or_execute(
             let handle = engine.project(project.id());
             engine.execute(handle.id()).await?;
             let progress = begin(&handle).await?;
-            drive(common, &engine, &[handle], progress, None).await
+            finish(common, &engine, &[handle], progress, None).await
         }
         Err(Error::Locked(_)) => {
             let mut progress = begin(project).await?;
@@ -122,21 +125,28 @@ pub(super) async fn wait_or_execute(
     }
 }
 
-async fn begin(project: &ProjectHandle) -> Result<Progress, Failure> {
+pub(super) async fn begin(project: &ProjectHandle) -> Result<Progress, Failure> {
     let row = project.row().await?;
     let steps: u32 = row.counts.values().sum();
     let progress = Progress::new(u64::from(steps), row.last_event.min(1));
     Ok(progress)
 }
 
-/// Follows projects to their end, or to a signal or time limit; then ends the engine.
+/// How following projects ended.
+pub(super) enum Driven {
+    /// They all ended.
+    Ended(Vec<ProjectView>),
+    /// A signal or a time limit came first; the engine has shut down.
+    Stopped(Exit),
+}
+
+/// Follows projects to their end, or to a signal or time limit.
 pub(super) async fn drive(
-    common: &Common,
     engine: &Engine,
     projects: &[ProjectHandle],
     mut progress: Progress,
     timeout: Option<Duration>,
-) -> Result<Exit, Failure> {
+) -> Result<Driven, Failure> {
     let followed = async {
         for project in projects {
             if projects.len() > 1 {
@@ -161,32 +171,58 @@ pub(super) async fn drive(
     progress.finish();
     if let Some(exit) = stopped {
         if matches!(exit, Exit::Interrupted(_)) {
-            anstream::eprintln!("stopping: running steps may finish; again to stop at once");
+            anstream::eprintln!(
+                "stopping: running steps may finish; again to stop at once"
+            );
         }
         tokio::select! {
             () = engine.shutdown() => {}
             _ = interrupted() => {}
         }
-        return stop(common, projects, exit).await;
+        return Ok(Driven::Stopped(exit));
     }
-    let mut exit = Exit::Succeeded;
+    let mut views = Vec::with_capacity(projects.len());
     for project in projects {
-        let view = project.view().await?;
-        print_result(common, &view);
+        views.push(project.view().await?);
+    }
+    Ok(Driven::Ended(views))
+}
+
+/// Follows projects and prints their results, or how to go on.
+async fn finish(
+    common: &Common,
+    engine: &Engine,
+    projects: &[ProjectHandle],
+    progress: Progress,
+    timeout: Option<Duration>,
+) -> Result<Exit, Failure> {
+    let views = match drive(engine, projects, progress, timeout).await? {
+        Driven::Ended(views) => views,
+        Driven::Stopped(exit) => {
+            let resume = |project: &ProjectHandle| {
+                let url = quote(&common.url);
+                format!("{} resume {} --database-url {url}", program(), project.id())
+            };
+            return stopped(projects, exit, resume).await;
+        }
+    };
+    engine.shutdown().await;
+    let mut exit = Exit::Succeeded;
+    for view in &views {
+        print_result(common, view);
         let own = Exit::of(view.state);
         if exit == Exit::Succeeded || own == Exit::Failed {
             exit = own;
         }
     }
-    engine.shutdown().await;
     Ok(exit)
 }
 
 /// Interrupted or out of time: everything recorded is kept, and this is how to go on.
-async fn stop(
-    common: &Common,
+pub(super) async fn stopped(
     projects: &[ProjectHandle],
     exit: Exit,
+    resume: impl Fn(&ProjectHandle) -> String,
 ) -> Result<Exit, Failure> {
     for project in projects {
         let row = project.row().await?;
@@ -196,26 +232,12 @@ async fn stop(
         let done = row.counts.get("succeeded").copied().unwrap_or(0);
         let all: u32 = row.counts.values().sum();
         anstream::eprintln!("{done} of {all} steps are recorded; go on with:");
-        anstream::eprintln!(
-            "  dandori resume {} --database-url {}",
-            project.id(),
-            quote(&common.url)
-        );
+        anstream::eprintln!("  {}", resume(project));
     }
     if exit == Exit::TimedOut {
         return Err(Failure::Engine(Error::TimedOut));
     }
     Ok(exit)
-}
-
-/// Quotes a word for the shell where it needs that.
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
-    if word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
 }
 
 /// The result of a project: its JSON, or its output and a line on stderr.

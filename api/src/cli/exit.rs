@@ -82,8 +82,12 @@ impl Failure {
                 Error::Invalid(_) => Exit::Invalid,
                 Error::NotFound { .. } => Exit::NotFound,
                 Error::TimedOut => Exit::TimedOut,
-                Error::Illegal { .. } | Error::Conflict(_) | Error::PlanChanged(_) => Exit::Usage,
-                Error::Store(store) if store.kind() == StoreErrorKind::Refused => Exit::Failed,
+                Error::Illegal { .. } | Error::Conflict(_) | Error::PlanChanged(_) => {
+                    Exit::Usage
+                }
+                Error::Store(store) if store.kind() == StoreErrorKind::Refused => {
+                    Exit::Failed
+                }
                 _ => Exit::Unreachable,
             },
         }
@@ -91,7 +95,9 @@ impl Failure {
 
     pub(super) fn report(&self, json: bool) {
         let (code, message, help) = match self {
-            Self::Own { code, message, help, .. } => (*code, message.clone(), help.clone()),
+            Self::Own { code, message, help, .. } => {
+                (*code, message.clone(), help.clone())
+            }
             Self::Engine(error) => (error.code(), error.to_string(), error.help()),
         };
         if let Self::Engine(Error::Invalid(found)) = self
@@ -100,7 +106,8 @@ impl Failure {
             return print_diagnostics(found);
         }
         if json {
-            let mut error = serde_json::json!({ "code": code, "message": message, "help": help });
+            let mut error =
+                serde_json::json!({ "code": code, "message": message, "help": help });
             if let Self::Engine(Error::Invalid(found)) = self {
                 error["diagnostics"] = serde_json::to_value(found).unwrap_or_default();
             }

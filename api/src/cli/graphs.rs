@@ -31,9 +31,12 @@ pub(super) async fn graph(common: &Common, args: &GraphArgs) -> Result<Exit, Fai
 
 /// The graph of a plan: no states.
 fn of_plan(title: &str, plan: &Plan) -> Graph {
-    let nodes = (0..plan.len()).map(|no| node(plan.step(no), &plan.step(no).name)).collect();
+    let nodes =
+        (0..plan.len()).map(|no| node(plan.step(no), &plan.step(no).name)).collect();
     let edges = (0..plan.len())
-        .flat_map(|no| plan.step(no).needs.iter().map(move |need| (*need as usize, no as usize)))
+        .flat_map(|no| {
+            plan.step(no).needs.iter().map(move |need| (*need as usize, no as usize))
+        })
         .collect();
     Graph { title: title.to_owned(), nodes, edges }
 }

@@ -17,7 +17,8 @@ pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> 
         ListFilter { limit: args.limit.clamp(1, 10_000), ..ListFilter::default() };
     for state in &args.state {
         let Some(state) = ProjectState::parse(state) else {
-            let all: Vec<&str> = ProjectState::ALL.iter().map(|state| state.as_str()).collect();
+            let all: Vec<&str> =
+                ProjectState::ALL.iter().map(|state| state.as_str()).collect();
             let message = format!("there is no state `{state}`");
             return Err(Failure::usage(message, format!("one of {}", all.join(", "))));
         };

@@ -3,9 +3,10 @@
 //! stdout is data, stderr is progress and diagnostics.
 
 mod args;
+mod demo;
 mod document;
-mod exit;
 mod execute;
+mod exit;
 mod graphs;
 mod list;
 mod progress;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
 async fn run(args: Args) -> Result<Exit, Failure> {
     let common = args.common();
     match args.command {
+        Command::Demo(demo) => demo::demo(&common, demo).await,
         Command::Run(run) => execute::run(&common, run).await,
         Command::Resume(resume) => execute::resume(&common, resume).await,
         Command::Submit(submit) => execute::submit(&common, submit).await,
@@ -77,7 +79,12 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Schema => document::schema(),
         Command::Completions { shell } => {
             let mut command = Args::command();
-            clap_complete::generate(shell, &mut command, "dandori", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut command,
+                "dandori",
+                &mut std::io::stdout(),
+            );
             Ok(Exit::Succeeded)
         }
     }

@@ -1,6 +1,10 @@
 //! Progress on stderr: a live picture on a terminal, plain lines elsewhere.
 
-use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::IsTerminal as _,
+    time::Duration,
+};
 
 use dandori::{EventView, ProjectHandle, run::RecordKind};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -18,9 +22,12 @@ pub(super) struct Progress {
     running: BTreeMap<String, String>,
     /// The number of the latest event shown.
     pub(super) seen: i64,
-    /// A step is mentioned by its number of steps: large projects only by counts.
+    /// Whether there are too many steps to give each a line.
     quiet_steps: bool,
-    shorten: Vec<(String, String)>,
+    /// Steps whose latest attempt failed: their wait is one for a retry.
+    retrying: HashSet<String>,
+    /// Waits, and the words that are shown for them.
+    words: Vec<(String, String)>,
 }
 
 impl Progress {
@@ -41,12 +48,19 @@ impl Progress {
             bar
         });
         let quiet_steps = steps > 500;
-        Self { bar, running: BTreeMap::new(), seen, quiet_steps, shorten: vec![] }
+        Self {
+            bar,
+            running: BTreeMap::new(),
+            seen,
+            quiet_steps,
+            retrying: HashSet::new(),
+            words: vec![],
+        }
     }
 
     /// Words to be shown in place of others (a shortened wait says so).
     pub(super) fn with_words(mut self, words: Vec<(String, String)>) -> Self {
-        self.shorten = words;
+        self.words = words;
         self
     }
 
@@ -89,8 +103,15 @@ impl Progress {
         if let Some(bar) = self.bar.as_ref().filter(|_| ended) {
             bar.inc(1);
         }
-        let Some(line) = self.line(event, &step) else { return };
-        self.say(&line);
+        let line = self.line(event, &step);
+        if event.record == RecordKind::StepAttemptFailed {
+            self.retrying.insert(step);
+        } else {
+            self.retrying.remove(&step);
+        }
+        if let Some(line) = line {
+            self.say(&line);
+        }
     }
 
     /// The line of an event, where it is worth one.
@@ -99,27 +120,38 @@ impl Progress {
         let again = event.attempt.filter(|attempt| *attempt > 1);
         let attempt = again.map(|n| format!(" (attempt {n})")).unwrap_or_default();
         let error = event.error.as_ref().map(|e| cut(&one_line(&e.to_string()), 160));
-        let error = error.unwrap_or_default();
+        let error = self.with_own_words(error.unwrap_or_default());
         let text = match event.record {
-            RecordKind::StepStarted if self.bar.is_some() || self.quiet_steps => return None,
+            RecordKind::StepStarted if self.bar.is_some() || self.quiet_steps => {
+                return None;
+            }
             RecordKind::StepSucceeded if self.quiet_steps => return None,
             RecordKind::StepStarted => format!("{} {name}{attempt}", "▸".cyan()),
             RecordKind::StepSucceeded => format!("{} {name}{attempt}", "✓".green()),
             RecordKind::StepFailed => format!("{} {name}{attempt}: {error}", "✗".red()),
-            RecordKind::StepAttemptFailed => format!("{} {name}{attempt}: {error}", "!".yellow()),
+            RecordKind::StepAttemptFailed => {
+                format!("{} {name}{attempt}: {error}", "!".yellow())
+            }
             RecordKind::StepWaiting => {
                 let until = event.until?;
                 let wait = self.wait(until.since(event.at));
-                format!("{} {name}: again after {wait}", "…".yellow())
+                let what =
+                    if self.retrying.contains(step) { "retry after" } else { "waits" };
+                format!("{} {name}: {what} {wait}", "…".yellow())
             }
             RecordKind::StepUpstreamFailed => {
                 format!("{} {name}: not run, a need failed", "↯".red())
             }
-            RecordKind::StepSkipped => format!("{} {name}: skipped {error}", "⊘".dimmed()),
+            RecordKind::StepSkipped => {
+                format!("{} {name}: skipped {error}", "⊘".dimmed())
+            }
             RecordKind::StepCancelled => format!("{} {name}: cancelled", "■".dimmed()),
             RecordKind::StepQuarantined => format!("{} {name}: {error}", "☢".red()),
             RecordKind::StepLost => {
-                format!("{} {name}{attempt}: its worker died, starting again", "!".yellow())
+                format!(
+                    "{} {name}{attempt}: its worker died, starting again",
+                    "!".yellow()
+                )
             }
             RecordKind::StepProgressed => {
                 let (fraction, message) = event.progress.as_ref()?;
@@ -131,8 +163,12 @@ impl Progress {
             }
             RecordKind::ProjectPaused => "paused: running steps finish".to_owned(),
             RecordKind::ProjectResumed => "going on".to_owned(),
-            RecordKind::ProjectCancelRequested => "cancelling: running steps stop".to_owned(),
-            RecordKind::ProjectReplayed => "replayed: failed steps run again".to_owned(),
+            RecordKind::ProjectCancelRequested => {
+                "cancelling: running steps stop".to_owned()
+            }
+            RecordKind::ProjectReplayed => {
+                "replayed: failed steps run again".to_owned()
+            }
             RecordKind::ProjectSubmitted
             | RecordKind::ProjectStarted
             | RecordKind::ProjectSucceeded
@@ -147,8 +183,15 @@ impl Progress {
             // Rounded to what was meant: the time of the event is a little later.
             u64::try_from((wait.as_millis() + 5) / 10 * 10).unwrap_or(u64::MAX),
         ));
-        let other = self.shorten.iter().find(|(from, _)| *from == text);
+        let other = self.words.iter().find(|(from, _)| *from == text);
         other.map_or(text, |(_, to)| to.clone())
+    }
+
+    /// A time limit in an error is a wait too.
+    fn with_own_words(&self, error: String) -> String {
+        self.words.iter().fold(error, |error, (from, to)| {
+            error.replace(&format!("limit of {from} "), &format!("limit of {to}, "))
+        })
     }
 
     /// Ends the picture.

@@ -27,7 +27,9 @@ pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failur
             .steps
             .iter()
             .filter(|step| step.action == "run")
-            .map(|step| vec!["run".to_owned(), one_line(&step.name), step.reason.clone()])
+            .map(|step| {
+                vec!["run".to_owned(), one_line(&step.name), step.reason.clone()]
+            })
             .collect();
         anstream::eprint!("{}", table(&rows));
         anstream::eprintln!("{runs} steps run again, {kept} are kept");
@@ -41,10 +43,12 @@ pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failur
     }
     project.replay(plan).await?;
     if args.wait {
-        return wait_or_execute(common, &args.execution, &project, "replay --wait").await;
+        return wait_or_execute(common, &args.execution, &project, "replay --wait")
+            .await;
     }
     if common.json {
-        let json = serde_json::json!({ "id": project.id(), "run": runs, "reuse": kept });
+        let json =
+            serde_json::json!({ "id": project.id(), "run": runs, "reuse": kept });
         anstream::println!("{json}");
     } else {
         let id = project.id().short();

@@ -106,8 +106,11 @@ pub(super) fn print_failures(view: &ProjectView) {
     if failed.len() > 5 {
         anstream::println!("  and {} more failed", failed.len() - 5);
     }
-    let upstream =
-        view.steps.iter().filter(|step| step.state == StepState::UpstreamFailed).count();
+    let upstream = view
+        .steps
+        .iter()
+        .filter(|step| step.state == StepState::UpstreamFailed)
+        .count();
     if upstream > 0 {
         anstream::println!("  {upstream} steps did not run because of them");
     }

@@ -37,7 +37,10 @@ async fn report(
     } else if applied {
         anstream::eprintln!("{what}: {} is {}", project.id(), row.state);
     } else {
-        anstream::eprintln!("recorded: {} will be {what} by its executor", project.id());
+        anstream::eprintln!(
+            "recorded: {} will be {what} by its executor",
+            project.id()
+        );
     }
     Ok(Exit::Succeeded)
 }

@@ -7,7 +7,9 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Removes what would steer the terminal: names and errors come from anywhere.
 pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// One line of a text.
@@ -37,7 +39,9 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|at| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.width()).max())
+        .map(|at| {
+            rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.width()).max()
+        })
         .map(Option::unwrap_or_default)
         .collect();
     let mut text = String::new();
@@ -78,6 +82,22 @@ pub(super) fn took(from: Option<Timestamp>, to: Option<Timestamp>) -> String {
         Duration::from_secs(time.as_secs())
     };
     if rounded.is_zero() { "<1ms".to_owned() } else { format_duration(rounded) }
+}
+
+/// How this program was called, for commands that are ready to paste.
+pub(super) fn program() -> String {
+    let called = std::env::args().next().filter(|name| !name.is_empty());
+    quote(&called.unwrap_or_else(|| "dandori".to_owned()))
+}
+
+/// Quotes a word for the shell where it needs that.
+pub(super) fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    if word.chars().all(plain) && !word.is_empty() {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// The time of day of an event.

@@ -24,7 +24,10 @@ pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
                 let Some(last) = events.last() else { return Ok::<_, Failure>(()) };
                 seen = last.seq;
                 for event in &events {
-                    anstream::println!("{}", serde_json::to_string(event).unwrap_or_default());
+                    anstream::println!(
+                        "{}",
+                        serde_json::to_string(event).unwrap_or_default()
+                    );
                 }
             }
         }

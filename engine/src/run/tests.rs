@@ -40,19 +40,20 @@ struct Shape {
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
-    (any::<u16>(), 0..8_u8, 0..3_u8, any::<bool>(), 0..4_u8, 0..6_u8, 0..8_u8, 0..12_u8).prop_map(
-        |(needs, rule, retries, allow_failure, delay, expires, body, rare)| Shape {
-            needs,
-            rule,
-            retries,
-            allow_failure,
-            delay,
-            expires,
-            body,
-            once: rare == 0,
-            condition: rare < 3,
-        },
-    )
+    (any::<u16>(), 0..8_u8, 0..3_u8, any::<bool>(), 0..4_u8, 0..6_u8, 0..8_u8, 0..12_u8)
+        .prop_map(
+            |(needs, rule, retries, allow_failure, delay, expires, body, rare)| Shape {
+                needs,
+                rule,
+                retries,
+                allow_failure,
+                delay,
+                expires,
+                body,
+                once: rare == 0,
+                condition: rare < 3,
+            },
+        )
 }
 
 fn project(shapes: &[Shape], fail_fast: bool, max_parallel: Option<u32>) -> Arc<Plan> {
@@ -69,7 +70,9 @@ fn project(shapes: &[Shape], fail_fast: bool, max_parallel: Option<u32>) -> Arc<
     for (at, shape) in shapes.iter().enumerate() {
         let name = format!("t{at}");
         let mut task = Task::new(&name, "noop").needs(
-            (0..at.min(16)).filter(|n| shape.needs >> n & 1 == 1).map(|n| format!("t{n}")),
+            (0..at.min(16))
+                .filter(|n| shape.needs >> n & 1 == 1)
+                .map(|n| format!("t{n}")),
         );
         if !task.needs.is_empty() {
             task.rule = match shape.rule {
@@ -85,7 +88,8 @@ fn project(shapes: &[Shape], fail_fast: bool, max_parallel: Option<u32>) -> Arc<
         match shape.body {
             0 => (task.kind, task.template) = (None, Some("pair".to_owned())),
             1 | 2 => {
-                task.for_each = Some(Tree::List(vec![Tree::Null; usize::from(shape.delay)]));
+                task.for_each =
+                    Some(Tree::List(vec![Tree::Null; usize::from(shape.delay)]));
                 task.window = (shape.body == 2).then_some(2);
                 task.tolerate = Some(Amount::Count(1));
                 if shape.once {
@@ -96,14 +100,16 @@ fn project(shapes: &[Shape], fail_fast: bool, max_parallel: Option<u32>) -> Arc<
                 task.at_most_once = shape.once;
                 task.delay = (shape.delay == 3).then_some(Duration::from_secs(5));
                 if shape.expires == 0 {
-                    task.start_before = Some(StartBefore::Within(Duration::from_secs(8)));
+                    task.start_before =
+                        Some(StartBefore::Within(Duration::from_secs(8)));
                 }
                 if !shape.once {
                     task.treatment.retry = Some(Retry {
                         max_retries: shape.retries.into(),
                         delay: Duration::from_secs(3),
                         jitter: 0.5,
-                        max_elapsed: (shape.expires == 1).then_some(Duration::from_secs(9)),
+                        max_elapsed: (shape.expires == 1)
+                            .then_some(Duration::from_secs(9)),
                         ..Retry::default()
                     });
                 }
@@ -114,7 +120,8 @@ fn project(shapes: &[Shape], fail_fast: bool, max_parallel: Option<u32>) -> Arc<
         }
         document.tasks.push(task);
     }
-    let compiled = document.compile(&CompileOptions::default()).expect("a valid project");
+    let compiled =
+        document.compile(&CompileOptions::default()).expect("a valid project");
     Arc::new(compiled.plan)
 }
 
@@ -198,7 +205,8 @@ impl World {
         let facts = self.rows.values().cloned().collect();
         let mut run =
             Run::restore(Arc::clone(self.run.plan()), [7; 16], facts, &self.header);
-        let decisions = run.apply(Event::Tick, self.ticked).expect("time always passes");
+        let decisions =
+            run.apply(Event::Tick, self.ticked).expect("time always passes");
         assert!(decisions.is_empty(), "what a timer wrote is in the rows");
         run
     }
@@ -206,7 +214,11 @@ impl World {
     /// The laws that hold after every commit.
     fn check(&mut self) {
         let run = &self.run;
-        assert_eq!(canonical(&self.restored()), canonical(run), "restore(rows) is the live run");
+        assert_eq!(
+            canonical(&self.restored()),
+            canonical(run),
+            "restore(rows) is the live run"
+        );
         let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
         for no in 0..run.len() {
             let state = run.step_state(no);
@@ -222,8 +234,14 @@ impl World {
                 && run.step(no).rule != Rule::AnyFailed
                 && !matches!(run.step(no).rule, Rule::AtLeast(_))
             {
-                let open = run.needs(no).filter(|need| !run.step_state(*need).is_terminal());
-                assert_eq!(open.count(), 0, "{} started before its needs", run.name(no));
+                let open =
+                    run.needs(no).filter(|need| !run.step_state(*need).is_terminal());
+                assert_eq!(
+                    open.count(),
+                    0,
+                    "{} started before its needs",
+                    run.name(no)
+                );
             }
         }
         assert_eq!(counts, run.counts(), "counts equal a recount");
@@ -258,7 +276,11 @@ impl World {
                 // The process dies: what ran is lost, and the next one goes on from rows.
                 self.run = self.restored();
                 for no in self.run.running_steps().collect::<Vec<_>>() {
-                    self.apply(Event::Lost { no, charged: pick.is_multiple_of(8), limit: 2 });
+                    self.apply(Event::Lost {
+                        no,
+                        charged: pick.is_multiple_of(8),
+                        limit: 2,
+                    });
                 }
                 return;
             }
@@ -276,13 +298,23 @@ impl World {
         };
         let attempt = self.run.view(no).attempt;
         let event = match pick % 8 {
-            0 | 1 => Event::Failed { no, attempt, error: StepError::retry("timeout", "late") },
-            2 => Event::Failed { no, attempt, error: StepError::fail("broken", "for good") },
+            0 | 1 => Event::Failed {
+                no,
+                attempt,
+                error: StepError::retry("timeout", "late"),
+            },
+            2 => Event::Failed {
+                no,
+                attempt,
+                error: StepError::fail("broken", "for good"),
+            },
             3 => {
                 let until = self.now.plus(Duration::from_secs(2));
                 Event::Deferred { no, attempt, until, output: output() }
             }
-            4 if pick.is_multiple_of(3) => Event::Failed { no, attempt, error: StepError::cancelled() },
+            4 if pick.is_multiple_of(3) => {
+                Event::Failed { no, attempt, error: StepError::cancelled() }
+            }
             _ => Event::Succeeded { no, attempt, output: output() },
         };
         // The same report twice: the second one must be refused.
@@ -295,13 +327,20 @@ impl World {
             return self.apply(Event::ConditionFalse { no });
         }
         let items = match &self.run.step(no).action {
-            crate::plan::Action::Run { .. } => return self.apply(Event::Started { no }),
+            crate::plan::Action::Run { .. } => {
+                return self.apply(Event::Started { no });
+            }
             crate::plan::Action::Join { .. } => {
-                return self.apply(Event::Succeeded { no, attempt: 1, output: output() });
+                return self.apply(Event::Succeeded {
+                    no,
+                    attempt: 1,
+                    output: output(),
+                });
             }
             crate::plan::Action::ForEach(for_each) => for_each.items.value(),
         };
-        let items = u32::try_from(items.as_array().map_or(0, Vec::len)).expect("few items");
+        let items =
+            u32::try_from(items.as_array().map_or(0, Vec::len)).expect("few items");
         self.apply(Event::Expanded { no, items, list: output() });
     }
 
@@ -341,7 +380,13 @@ fn output() -> Output {
 fn canonical(run: &Run) -> Vec<String> {
     let mut lines = vec![format!(
         "{} {:?} busy {} open {} fatal {} cancelling {} stopped {}",
-        run.state, run.counts(), run.busy, run.open, run.fatal, run.cancelling, run.stopped
+        run.state,
+        run.counts(),
+        run.busy,
+        run.open,
+        run.fatal,
+        run.cancelling,
+        run.stopped
     )];
     for no in 0..run.len() {
         let node = &run.nodes[no as usize];
@@ -432,15 +477,31 @@ fn the_chart_of_a_step_is_what_apply_does() {
     let events: [(&str, Event); 9] = [
         ("started", Event::Started { no: 0 }),
         ("succeeded", Event::Succeeded { no: 0, attempt: 1, output: output() }),
-        ("failed (retryable)", Event::Failed {
-            no: 0, attempt: 1, error: StepError::retry("timeout", "late"),
-        }),
-        ("failed (permanent)", Event::Failed {
-            no: 0, attempt: 1, error: StepError::fail("broken", "for good"),
-        }),
-        ("deferred", Event::Deferred {
-            no: 0, attempt: 1, until: at.plus(Duration::from_secs(9)), output: output(),
-        }),
+        (
+            "failed (retryable)",
+            Event::Failed {
+                no: 0,
+                attempt: 1,
+                error: StepError::retry("timeout", "late"),
+            },
+        ),
+        (
+            "failed (permanent)",
+            Event::Failed {
+                no: 0,
+                attempt: 1,
+                error: StepError::fail("broken", "for good"),
+            },
+        ),
+        (
+            "deferred",
+            Event::Deferred {
+                no: 0,
+                attempt: 1,
+                until: at.plus(Duration::from_secs(9)),
+                output: output(),
+            },
+        ),
         ("condition false", Event::ConditionFalse { no: 0 }),
         ("lost", Event::Lost { no: 0, charged: true, limit: 3 }),
         ("lost (third crash)", Event::Lost { no: 0, charged: true, limit: 1 }),
@@ -484,5 +545,8 @@ fn the_chart_of_a_step_is_what_apply_does() {
         }
     }
     let documented = include_str!("../../../docs/lifecycle.md");
-    assert!(documented.contains(&chart), "docs/lifecycle.md must hold this chart:\n{chart}");
+    assert!(
+        documented.contains(&chart),
+        "docs/lifecycle.md must hold this chart:\n{chart}"
+    );
 }
