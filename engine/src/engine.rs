@@ -7,13 +7,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Clock, Error, Handler, Kinds, ProjectHandle, ProjectId, SessionId, State,
+    plans::Plans,
     spec::{
         self, CompileOptions, Compiled, Diagnostic, Document, Limits, Path, Source,
         Tree,
     },
-    store::{
-        ExecutorLock, ListFilter, NewProject, ProjectRow, Reference, Store, Submitted,
-    },
+    store::{ListFilter, NewProject, ProjectRow, Reference, Store, Submitted},
     worker,
 };
 
@@ -62,9 +61,18 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) worker: Option<worker::Handle>,
+    pub(crate) plans: Plans,
     kinds: Kinds,
-    /// Held as long as the engine executes.
-    _lock: Option<ExecutorLock>,
+}
+
+impl Drop for Inner {
+    /// An engine that is dropped without [`Engine::shutdown`] drains beside what follows;
+    /// its right to execute ends with its last step.
+    fn drop(&mut self) {
+        if let Some(worker) = &self.worker {
+            worker.let_go();
+        }
+    }
 }
 
 /// Builds an [`Engine`].
@@ -280,7 +288,7 @@ impl EngineBuilder {
         self
     }
 
-    /// How many crashes of its worker quarantine a step.
+    /// How many crashes of its worker quarantine a step; 0 is no limit.
     #[must_use]
     pub fn crash_limit(mut self, limit: u32) -> Self {
         self.crash_limit = limit;
@@ -329,7 +337,8 @@ impl EngineBuilder {
     pub async fn connect(self) -> Result<Engine, Error> {
         let store = open(self.place).await?;
         let (clock, kinds) = (self.clock, self.kinds);
-        Ok(Engine(Arc::new(Inner { store, clock, worker: None, kinds, _lock: None })))
+        let plans = Plans::default();
+        Ok(Engine(Arc::new(Inner { store, clock, worker: None, plans, kinds })))
     }
 
     /// Opens the database and executes.
@@ -343,8 +352,10 @@ impl EngineBuilder {
         let lock = store.lock(&who)?.map_err(Error::Locked)?;
         let session = SessionId::fresh();
         store.begin_session(session, self.command, self.clock.now()).await?;
-        let worker = worker::spawn(worker::Config {
+        let plans = Plans::default();
+        let config = worker::Config {
             store: store.clone(),
+            plans: plans.clone(),
             kinds: self.kinds.clone(),
             state: self.state,
             clock: self.clock.clone(),
@@ -355,13 +366,14 @@ impl EngineBuilder {
             all: self.all,
             steer_only: self.steer_only,
             max_batch: self.max_batch,
-        });
+        };
+        let worker = worker::spawn(config, lock);
         Ok(Engine(Arc::new(Inner {
             store,
             clock: self.clock,
             worker: Some(worker),
+            plans,
             kinds: self.kinds,
-            _lock: Some(lock),
         })))
     }
 }
@@ -427,21 +439,24 @@ impl Engine {
         if self.0.worker.is_some() {
             self.check_allowed(&compiled)?;
         }
+        // Held until it is adopted, so that it need not be read and parsed again.
+        let plan = Arc::new(compiled.plan);
+        self.0.plans.insert(&plan);
         let id = match &compiled.idempotency_key {
             Some(key) => ProjectId::from_key(key),
             None => ProjectId::fresh(),
         };
         let inputs = serde_json::to_vec(&compiled.inputs).unwrap_or_default();
         let mut fingerprint = Sha256::new();
-        fingerprint.update(compiled.plan.hash());
+        fingerprint.update(plan.hash());
         fingerprint.update(&inputs);
         fingerprint.update(compiled.name.as_bytes());
         let project = NewProject {
             id,
             name: compiled.name,
-            plan_hash: compiled.plan.hash(),
-            plan: Arc::clone(compiled.plan.bytes()),
-            steps: compiled.plan.len(),
+            plan_hash: plan.hash(),
+            plan: Arc::clone(plan.bytes()),
+            steps: plan.len(),
             priority: compiled.priority,
             inputs: inputs.into(),
             labels: compiled.labels,

@@ -58,6 +58,9 @@ pub struct StepError {
 }
 
 impl StepError {
+    /// The code of an attempt that was stopped before its handler was called.
+    pub(crate) const NOT_STARTED: &str = "not_started";
+
     /// The longest message that is kept, in bytes; the rest is cut.
     pub const MAX_MESSAGE: usize = 8 * 1024;
 
@@ -80,6 +83,12 @@ impl StepError {
     /// The attempt was told to stop and did.
     pub fn cancelled() -> Self {
         Self::of(ErrorClass::Cancelled, "cancelled".into(), "told to stop")
+    }
+
+    /// The attempt was told to stop before its handler was called.
+    pub(crate) fn not_started() -> Self {
+        let message = "stopped before it started";
+        Self::of(ErrorClass::Cancelled, Self::NOT_STARTED.into(), message)
     }
 
     /// The worker vanished while the attempt ran.

@@ -323,10 +323,9 @@ impl Context {
 
     /// Tells how far the attempt is, 0 to 1. At most one a second is recorded.
     pub fn progress(&self, fraction: f64, message: impl Into<String>) {
-        (self.0.notes)(Note::Progress(
-            fraction.clamp(0.0, 1.0),
-            self.mask(message.into()),
-        ));
+        let fraction =
+            if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
+        (self.0.notes)(Note::Progress(fraction, self.mask(message.into())));
     }
 
     /// Writes a line into the log of the step.

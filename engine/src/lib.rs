@@ -12,6 +12,7 @@ mod failure;
 mod handler;
 mod id;
 pub mod plan;
+mod plans;
 mod project;
 pub mod run;
 pub mod spec;

@@ -1,13 +1,16 @@
 //! [`ProjectHandle`]: one project of an engine, to be watched and steered.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Engine, Error, ProjectId,
+    Engine, Error, ProjectId, Timestamp,
     plan::{Plan, StepNo},
-    run::{PastAttempt, ProjectState, Run, StepState},
+    run::{PastAttempt, ProjectState, Replay, Run, StepState},
     store::{LogLine, MailKind, ProjectRow, StoredProject},
     view::{EventView, ProjectView, Snapshot},
 };
@@ -24,6 +27,9 @@ const EVENT_ROWS: u32 = 500;
 pub struct ProjectHandle {
     engine: Engine,
     id: ProjectId,
+    /// The run as it was folded last: names of steps do not change, so it serves events
+    /// until one is about a step that it does not know yet.
+    names: Arc<Mutex<Option<Arc<Run>>>>,
 }
 
 /// How a request to steer a project ended.
@@ -40,8 +46,8 @@ pub enum Steered {
 pub struct ReplayPlan {
     project: ProjectId,
     guard: ([u8; 32], i64),
-    set_back: Vec<StepNo>,
-    counts: String,
+    replay: Replay,
+    now: Timestamp,
     /// Names the state of the project that the plan was made for.
     pub digest: String,
     /// Every step with what happens to it.
@@ -61,7 +67,7 @@ pub struct ReplayStep {
 
 impl ProjectHandle {
     pub(crate) fn new(engine: Engine, id: ProjectId) -> Self {
-        Self { engine, id }
+        Self { engine, id, names: Arc::default() }
     }
 
     /// The id of the project.
@@ -94,7 +100,9 @@ impl ProjectHandle {
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
         let stored = self.engine.store().project(self.id).await?;
         let stored = stored.ok_or_else(|| self.not_found())?;
-        Ok(Snapshot::fold(stored)?)
+        let plans = &self.engine.inner().plans;
+        let plan = plans.get(self.engine.store(), stored.row.plan_hash).await?;
+        Ok(Snapshot::fold(stored, plan))
     }
 
     /// Reads the attempts that another one followed.
@@ -118,12 +126,30 @@ impl ProjectHandle {
     /// # Errors
     /// The database's.
     pub async fn events(&self, after: i64) -> Result<Vec<EventView>, Error> {
-        let rows = self.engine.store().events(self.id, after, EVENT_ROWS).await?;
-        if rows.is_empty() {
+        let events = self.engine.store().events(self.id, after, EVENT_ROWS).await?;
+        let Some(most) = events.iter().map(|(_, record)| record.no).max() else {
             return Ok(vec![]);
+        };
+        let run = self.names(most).await?;
+        Ok(events
+            .into_iter()
+            .map(|(seq, record)| EventView::of(seq, record, &run))
+            .collect())
+    }
+
+    /// A fold that knows the names of steps up to a number.
+    async fn names(&self, most: Option<StepNo>) -> Result<Arc<Run>, Error> {
+        let known = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match known {
+            Some(run) if most.is_none_or(|most| most < run.len()) => Ok(run),
+            _ => {
+                let run = Arc::new(self.snapshot().await?.run);
+                let mut names =
+                    self.names.lock().unwrap_or_else(PoisonError::into_inner);
+                *names = Some(Arc::clone(&run));
+                Ok(run)
+            }
         }
-        let snapshot = self.snapshot().await?;
-        Ok(EventView::unpack(rows, after, &snapshot.run))
     }
 
     /// Waits until there are events after a number, and reads them. Returns nothing when
@@ -161,8 +187,8 @@ impl ProjectHandle {
             tokio::time::sleep(POLL).await;
             return Ok(());
         };
-        if let Some(error) = worker.fatal.borrow().clone() {
-            return Err(error.into());
+        if worker.inbox.is_closed() {
+            return Err(worker.gone().into());
         }
         let mut commits = worker.commits.subscribe();
         let _ = tokio::time::timeout(POLL, commits.changed()).await;
@@ -219,11 +245,32 @@ impl ProjectHandle {
         let asked = tokio::time::Instant::now();
         while asked.elapsed() < REQUEST_WAIT {
             if store.mail(Some(self.id)).await?.is_empty() {
-                return Ok(Steered::Applied);
+                return self.answer(kind, wanted).await;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(Steered::Recorded)
+    }
+
+    /// The message was read: whether it came in time shows in the project.
+    async fn answer(
+        &self,
+        kind: MailKind,
+        wanted: &'static str,
+    ) -> Result<Steered, Error> {
+        let row = self.row().await?;
+        let applied = match kind {
+            MailKind::Cancel => row.cancelled_at.is_some(),
+            MailKind::Pause => row.state == ProjectState::Paused,
+            MailKind::Resume => row.state != ProjectState::Paused,
+        };
+        match applied {
+            true => Ok(Steered::Applied),
+            false => {
+                let (project, state) = (self.id, row.state.as_str());
+                Err(Error::Illegal { project, state, wanted })
+            }
+        }
     }
 
     /// When nobody executes, this process takes the project for the moment: a worker
@@ -265,57 +312,40 @@ impl ProjectHandle {
             return Err(illegal("replay"));
         }
         let run = &snapshot.run;
-        let seeds: Vec<StepNo> = run
-            .steps_in_use()
-            .filter(|no| {
-                matches!(
-                    run.step_state(*no),
-                    StepState::Failed | StepState::Quarantined | StepState::Cancelled
-                ) && !run.policy(*no).allow_failure
-            })
-            .collect();
+        let seeds = run.failed_steps();
         if seeds.is_empty() {
             return Err(illegal("a replay of failed steps"));
         }
-        let again = run.affected(&seeds);
+        let now = self.engine.inner().clock.now();
+        let rows = &snapshot.stored.facts;
+        let replay = run.plan_replay(seeds, rows, &row.restored(), now);
         let steps = run
-            .steps_in_use()
+            .in_document_order()
+            .into_iter()
             .map(|no| {
                 let state = run.step_state(no);
-                let (action, reason) = match (again.contains(&no), state) {
-                    (true, _) if seeds.contains(&no) => {
-                        ("run", format!("it is {state}"))
-                    }
-                    (true, _) => ("run", "it depends on a step that runs".to_owned()),
-                    (false, StepState::Skipped) => {
-                        ("skip", "it was skipped".to_owned())
-                    }
-                    (false, _) => ("reuse", format!("it is {state}")),
+                let (action, reason) = if replay.seeds.contains(&no) {
+                    ("run", format!("it is {state}"))
+                } else if replay.set_back.touches(no) {
+                    ("run", "it depends on a step that runs".to_owned())
+                } else if state == StepState::Skipped {
+                    ("skip", "it was skipped".to_owned())
+                } else {
+                    ("reuse", format!("it is {state}"))
                 };
                 ReplayStep { name: run.name(no), action, reason }
             })
             .collect();
-        let mut counts = run.counts();
-        for no in &again {
-            let state = run.step_state(*no).as_str();
-            if let Some(count) = counts.get_mut(state) {
-                *count -= 1;
-            }
-            *counts.entry(StepState::Blocked.as_str()).or_insert(0) += 1;
-        }
-        counts.retain(|_, count| *count > 0);
-        let guard = (row.plan_hash, row.last_event);
         let mut digest = Sha256::new();
-        digest.update(guard.0);
-        digest.update(guard.1.to_le_bytes());
+        digest.update(row.plan_hash);
+        digest.update(row.last_event.to_le_bytes());
         let digest = digest.finalize();
         let digest = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let set_back = again.into_iter().filter(|no| !run.children_keep(*no)).collect();
         Ok(ReplayPlan {
             project: self.id,
-            guard,
-            set_back,
-            counts: serde_json::to_string(&counts).unwrap_or_default(),
+            guard: (row.plan_hash, row.last_event),
+            replay,
+            now,
             digest,
             steps,
         })
@@ -327,10 +357,8 @@ impl ProjectHandle {
     /// [`Error::PlanChanged`] when the project is not as the plan knew it.
     pub async fn replay(&self, plan: ReplayPlan) -> Result<(), Error> {
         let store = self.engine.store();
-        let now = self.engine.inner().clock.now();
-        let done = store
-            .replay(plan.project, plan.guard, plan.set_back, plan.counts, now)
-            .await?;
+        let done =
+            store.replay(plan.project, plan.guard, plan.replay, plan.now).await?;
         if !done {
             return Err(Error::PlanChanged(self.id));
         }
@@ -347,22 +375,10 @@ impl ProjectHandle {
 
 impl Snapshot {
     /// Folds what is stored of a project.
-    pub(crate) fn fold(
-        stored: StoredProject,
-    ) -> Result<Self, crate::store::StoreError> {
-        let plan = Plan::from_bytes(&stored.plan).map_err(|message| {
-            crate::store::StoreError::new(
-                crate::store::StoreErrorKind::Corrupt,
-                message,
-            )
-        })?;
+    fn fold(stored: StoredProject, plan: Arc<Plan>) -> Self {
         let seed = *stored.row.id.uuid().as_bytes();
-        let run = Run::restore(
-            Arc::new(plan),
-            seed,
-            stored.facts.clone(),
-            &stored.row.restored(),
-        );
-        Ok(Self { stored, run })
+        let restored = stored.row.restored();
+        let run = Run::restore(plan, seed, stored.facts.clone(), &restored);
+        Self { stored, run }
     }
 }

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use crate::{
     ProjectId, StepError, Timestamp,
     plan::{Action, StepNo},
-    run::{Output, ProjectState, RecordKind, Run, StepState, WaitReason},
-    store::{EventRow, Store, StoreError, StoredProject},
+    run::{Output, ProjectState, Record, RecordKind, Run, StepState, WaitReason},
+    store::{Store, StoreError, StoredProject},
 };
 
 /// What is stored of a project, and the run that it folds to.
@@ -190,16 +190,15 @@ async fn latest_progress(
     const LOOKED_AT: i64 = 2_000;
     let after = snapshot.stored.row.last_event - LOOKED_AT;
     let mut latest = BTreeMap::new();
-    for row in store.events(snapshot.stored.row.id, after.max(0), 1_000).await? {
-        for record in row.records {
-            let Some(no) = record.no.filter(|no| *no < snapshot.run.len()) else {
-                continue;
-            };
-            if let Some(progress) = record.progress {
-                let view = snapshot.run.view(no);
-                if view.state == StepState::Running && view.attempt == record.attempt {
-                    latest.insert(no, progress);
-                }
+    let events = store.events(snapshot.stored.row.id, after.max(0), 1_000).await?;
+    for (_, record) in events {
+        let Some(no) = record.no.filter(|no| *no < snapshot.run.len()) else {
+            continue;
+        };
+        if let Some(progress) = record.progress {
+            let view = snapshot.run.view(no);
+            if view.state == StepState::Running && view.attempt == record.attempt {
+                latest.insert(no, progress);
             }
         }
     }
@@ -269,22 +268,18 @@ pub struct EventView {
 }
 
 impl EventView {
-    pub(crate) fn unpack(rows: Vec<EventRow>, after: i64, run: &Run) -> Vec<Self> {
-        rows.into_iter()
-            .flat_map(|row| (row.first..).zip(row.records))
-            .filter(|(seq, _)| *seq > after)
-            .map(|(seq, record)| Self {
-                seq,
-                at: record.at,
-                kind: record.kind.as_str(),
-                step: record.no.filter(|no| *no < run.len()).map(|no| run.name(no)),
-                attempt: (record.attempt > 0).then_some(record.attempt),
-                state: record.kind.state(),
-                error: record.error,
-                progress: record.progress,
-                until: record.until,
-                record: record.kind,
-            })
-            .collect()
+    pub(crate) fn of(seq: i64, record: Record, run: &Run) -> Self {
+        Self {
+            seq,
+            at: record.at,
+            kind: record.kind.as_str(),
+            step: record.no.map(|no| run.name(no)),
+            attempt: (record.attempt > 0).then_some(record.attempt),
+            state: record.kind.state(),
+            error: record.error,
+            progress: record.progress,
+            until: record.until,
+            record: record.kind,
+        }
     }
 }

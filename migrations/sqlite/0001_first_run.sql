@@ -22,7 +22,11 @@ create table projects (
     -- The fence of the owner: who may write, and how often it changed hands.
     session blob check (session is null or length(session) = 16),
     epoch integer not null default 0,
+    -- How often it was taken over since its last commit.
     adoptions integer not null default 0,
+    -- Whether the steps recorded as running when it was taken over are charged with a
+    -- crash: not after a graceful end.
+    charged integer not null default 0 check (charged in (0, 1)),
     -- The number of the latest event; a commit moves it from what it read to what it
     -- wrote, or does not happen.
     last_event integer not null default 0,
@@ -41,6 +45,7 @@ create table projects (
 create index projects_open on projects (priority desc, id)
     where state in ('pending', 'running', 'paused');
 create index projects_by_name on projects (name);
+create index projects_by_age on projects (created_at desc, id desc);
 
 -- What is wide and written once or twice.
 create table project_data (
@@ -115,6 +120,8 @@ create table mailbox (
     kind text not null check (kind in ('cancel', 'pause', 'resume')),
     sent_at integer not null
 ) strict;
+
+create index mailbox_by_project on mailbox (project);
 
 create table logs (
     project blob not null references projects (id) on delete cascade,

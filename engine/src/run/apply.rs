@@ -40,7 +40,8 @@ impl Run {
             }
             Event::Deferred { no, attempt, until, output } => {
                 self.expect(no, attempt, "deferred")?;
-                if self.cancelling {
+                // Nothing is waited for after a stop.
+                if self.stopped {
                     self.finish(
                         no,
                         StepState::Cancelled,
@@ -210,7 +211,12 @@ impl Run {
     }
 
     /// The needs of a step allow it: it becomes ready, now or after its delay.
-    fn allow(&mut self, no: StepNo, at: Timestamp, decisions: &mut Decisions) {
+    pub(super) fn allow(
+        &mut self,
+        no: StepNo,
+        at: Timestamp,
+        decisions: &mut Decisions,
+    ) {
         let policy = self.policy(no);
         let due = at.plus(policy.delay).max(policy.not_before.unwrap_or(at));
         let expires = match policy.start_before {
@@ -289,6 +295,7 @@ impl Run {
         let policy = self.policy(no);
         // Interrupted, whoever did it: whether the effect happened is not known.
         let uncertain = policy.at_most_once
+            && error.code != StepError::NOT_STARTED
             && (matches!(error.class, ErrorClass::Cancelled | ErrorClass::Lost)
                 || error.code == "timeout");
         if uncertain {
@@ -387,7 +394,7 @@ impl Run {
                 decisions,
             );
         }
-        if crashes >= limit {
+        if charged && limit > 0 && crashes >= limit {
             let message = format!("{crashes} workers died while it ran");
             let error = StepError { message, ..error };
             return self.finish(

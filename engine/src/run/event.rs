@@ -68,7 +68,7 @@ pub enum Event {
         no: StepNo,
         /// Whether the step is a suspect for it (not after a graceful stop).
         charged: bool,
-        /// How many charges quarantine it.
+        /// How many charges quarantine it; 0 is no limit.
         limit: u32,
     },
     /// Time has passed.

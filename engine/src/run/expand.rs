@@ -18,8 +18,12 @@ pub(super) struct Fragment {
     pub(super) first: StepNo,
     pub(super) items: u32,
     pub(super) body: Arc<Plan>,
+    /// How many items may be in flight.
+    window: u32,
     /// The next item that has not been let in by the window.
     next: u32,
+    /// Items that were let in and have not ended.
+    in_flight: u32,
     /// Child steps that have not ended.
     open: u32,
     /// Items whose result failed, cancelled included.
@@ -123,10 +127,14 @@ impl Run {
         }
     }
 
-    /// The full name of a step, such as `reviews[3]/write`.
+    /// The full name of a step, such as `reviews[3]/write`. A number that a replay has
+    /// taken out of use is shown as such.
     pub fn name(&self, no: StepNo) -> String {
         match self.place(no) {
-            Place::Plan => self.step(no).name.clone(),
+            Place::Plan => match self.plan.steps().get(no as usize) {
+                Some(step) => step.name.clone(),
+                None => format!("#{no}"),
+            },
             Place::Child { parent, item, .. } => {
                 let parent = self.name(parent);
                 match self.step(no).name.as_str() {
@@ -211,9 +219,12 @@ impl Run {
         let first = self.len();
         let Some(for_each) = Self::for_each(self.step(parent)) else { return first };
         let (body, window) = (Arc::clone(&for_each.body.0), for_each.window);
+        // A list that is expanded anew is another generation of children, so that their
+        // idempotency keys are others too.
+        let generation = self.nodes[parent as usize].generation;
         for _ in 0..items {
-            self.nodes
-                .extend(body.steps().iter().map(|step| Node::new(step.needs.len())));
+            let node = |step: &Step| Node { generation, ..Node::new(step.needs.len()) };
+            self.nodes.extend(body.steps().iter().map(node));
         }
         let open = items * body.len();
         self.counts[StepState::Blocked as usize] += open;
@@ -223,18 +234,43 @@ impl Run {
             first,
             items,
             body,
-            next: window.unwrap_or(items).min(items),
+            window: window.unwrap_or(u32::MAX),
+            next: 0,
+            in_flight: 0,
             open,
             failed: 0,
             cancelled: 0,
         };
-        let let_in = fragment.next;
         self.expanded.insert(parent, self.fragments.len());
         self.fragments.push(fragment);
-        for item in 0..let_in {
-            self.let_in(parent, item, ended, decisions, at);
-        }
+        self.slide(parent, ended, decisions, at);
         first
+    }
+
+    /// Lets items in while the window has room.
+    fn slide(
+        &mut self,
+        parent: StepNo,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+        at: Timestamp,
+    ) {
+        let index = self.expanded[&parent];
+        loop {
+            let fragment = &mut self.fragments[index];
+            if fragment.next == fragment.items || fragment.in_flight >= fragment.window
+            {
+                return;
+            }
+            let item = fragment.next;
+            fragment.next += 1;
+            let result = fragment.first + (item + 1) * fragment.body.len() - 1;
+            // After a replay an item may have ended before the window came to it.
+            if !self.nodes[result as usize].state.is_terminal() {
+                fragment.in_flight += 1;
+                self.let_in(parent, item, ended, decisions, at);
+            }
+        }
     }
 
     /// Lets the steps of an item that need nothing become ready.
@@ -266,12 +302,13 @@ impl Run {
         decisions: &mut Decisions,
         at: Timestamp,
     ) -> Option<StepNo> {
-        let Place::Child { parent, local, .. } = self.place(no) else { return None };
+        let Place::Child { parent, item, local, .. } = self.place(no) else {
+            return None;
+        };
         let state = self.step_state(no);
         let allowed = self.policy(no).allow_failure;
         let fragment = &mut self.fragments[self.expanded[&parent]];
         fragment.open -= 1;
-        let mut next = None;
         if local + 1 == fragment.body.len() {
             match state {
                 StepState::Failed
@@ -284,14 +321,13 @@ impl Run {
                 StepState::Cancelled => fragment.cancelled += 1,
                 _ => {}
             }
-            if fragment.next < fragment.items {
-                next = Some(fragment.next);
-                fragment.next += 1;
+            if item < fragment.next {
+                fragment.in_flight -= 1;
             }
         }
         let done = fragment.open == 0;
-        if let Some(item) = next.filter(|_| !self.stopped) {
-            self.let_in(parent, item, ended, decisions, at);
+        if !self.stopped {
+            self.slide(parent, ended, decisions, at);
         }
         done.then_some(parent)
     }

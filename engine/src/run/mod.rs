@@ -13,6 +13,7 @@ mod event;
 mod expand;
 mod order;
 mod ready;
+mod replay;
 mod restore;
 mod state;
 #[cfg(test)]
@@ -30,7 +31,9 @@ pub use self::{
         RecordKind,
     },
     expand::Place,
+    order::SetBack,
     ready::ReadyQueue,
+    replay::Replay,
     restore::Restored,
     state::{ProjectState, StepState, WaitReason},
 };

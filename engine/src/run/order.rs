@@ -22,38 +22,43 @@ impl Run {
         order
     }
 
-    /// The steps that `seeds` affect: what depends on them, what their `for_each`
-    /// contains, and the `for_each` that contains them.
-    pub fn affected(&self, seeds: &[StepNo]) -> BTreeSet<StepNo> {
-        let mut affected = BTreeSet::new();
+    /// What has to run again when `seeds` do.
+    pub fn set_back(&self, seeds: &[StepNo]) -> SetBack {
+        let mut set_back = SetBack::default();
         let mut stack = seeds.to_vec();
-        let mut dependents = vec![];
         while let Some(no) = stack.pop() {
-            if !affected.insert(no) {
+            if !set_back.steps.insert(no) {
                 continue;
             }
-            dependents.clear();
-            self.dependents_into(no, &mut dependents);
-            stack.extend_from_slice(&dependents);
-            if let Place::Child { parent, .. } = self.place(no) {
-                stack.push(parent);
+            set_back.kept.remove(&no);
+            self.dependents_into(no, &mut stack);
+            // The list may be another one: none of the old children stays.
+            stack.extend(self.children(no));
+            let mut child = no;
+            while let Place::Child { parent, .. } = self.place(child) {
+                if set_back.steps.contains(&parent) || !set_back.kept.insert(parent) {
+                    break;
+                }
+                self.dependents_into(parent, &mut stack);
+                child = parent;
             }
         }
-        affected
+        set_back
     }
+}
 
-    /// Whether a step stays expanded when its children run again: a replay sets back the
-    /// children that failed, and the list they belong to is still the same.
-    pub fn children_keep(&self, no: StepNo) -> bool {
-        !self.children(no).is_empty()
-            && self.needs(no).all(|need| self.step_state(need).is_terminal())
-            && self.children(no).any(|child| {
-                matches!(
-                    self.step_state(child),
-                    super::StepState::Failed
-                        | super::StepState::Quarantined
-                        | super::StepState::Cancelled
-                )
-            })
+/// What a replay sets back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetBack {
+    /// Steps that run again.
+    pub steps: BTreeSet<StepNo>,
+    /// Every `for_each` that keeps its list and ends again with its children.
+    pub kept: BTreeSet<StepNo>,
+}
+
+impl SetBack {
+    /// Whether a step is not as it was.
+    pub fn touches(&self, no: StepNo) -> bool {
+        self.steps.contains(&no) || self.kept.contains(&no)
     }
 }

@@ -113,8 +113,7 @@ impl Run {
             self.errors.insert(fact.no, error.clone());
         }
         match fact.state {
-            // Set back by a replay: whatever its needs decide stands.
-            StepState::Blocked => {}
+            StepState::Blocked => self.begin_anew(fact, decisions),
             StepState::Ready => {
                 self.leave_wait(fact.no);
                 self.enter(fact.no, StepState::Ready, fact.at);
@@ -149,6 +148,17 @@ impl Run {
             | StepState::Skipped
             | StepState::Cancelled
             | StepState::Quarantined => self.end(fact.no, fact.state, fact.at, ended),
+        }
+    }
+
+    /// A replay set the step back: what its needs decide stands, but delays count from
+    /// the replay.
+    fn begin_anew(&mut self, fact: &Fact, decisions: &mut Decisions) {
+        let no = fact.no;
+        if matches!(self.step_state(no), StepState::Ready | StepState::Waiting) {
+            self.leave_wait(no);
+            self.timers.retain(|(_, step)| *step != no);
+            self.allow(no, fact.at, decisions);
         }
     }
 

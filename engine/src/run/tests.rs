@@ -220,7 +220,7 @@ impl World {
             "restore(rows) is the live run"
         );
         let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-        for no in 0..run.len() {
+        for no in run.steps_in_use() {
             let state = run.step_state(no);
             *counts.entry(state.as_str()).or_default() += 1;
             if let Some(before) = self.terminal.get(&no) {
@@ -344,6 +344,52 @@ impl World {
         self.apply(Event::Expanded { no, items, list: output() });
     }
 
+    /// Runs what failed again, as the store would record it; whether there was anything.
+    fn replay(&mut self) -> bool {
+        let seeds = self.run.failed_steps();
+        if seeds.is_empty() {
+            return false;
+        }
+        self.now = self.now.plus(Duration::from_secs(60));
+        let rows: Vec<Fact> = self.rows.values().cloned().collect();
+        let replay = self.run.plan_replay(seeds, &rows, &self.header, self.now);
+        for no in &replay.set_back.steps {
+            assert!(self.run.children(*no).all(|c| replay.set_back.steps.contains(&c)));
+            self.terminal.remove(no);
+            self.succeeded.remove(no);
+        }
+        for no in &replay.set_back.kept {
+            self.terminal.remove(no);
+        }
+        let kept: Vec<(StepNo, StepState)> = self
+            .terminal
+            .iter()
+            .filter(|(_, state)| **state == StepState::Succeeded)
+            .map(|(no, state)| (*no, *state))
+            .collect();
+        // What never ran may be decided in another way now.
+        self.terminal.retain(|no, _| self.rows.contains_key(no));
+        let rows = replay.apply(&rows, self.now);
+        self.rows = rows.into_iter().map(|row| (row.no, row)).collect();
+        self.header.state = ProjectState::Pending;
+        self.header.cancelled_at = None;
+        self.ticked = self.now;
+        self.run = self.restored();
+        self.run.state = ProjectState::Running;
+        self.header.state = ProjectState::Running;
+        assert_eq!(self.run.counts(), replay.counts, "the counts of the plan");
+        for (no, state) in kept {
+            assert_eq!(
+                self.run.step_state(no),
+                state,
+                "a replay keeps {}",
+                self.run.name(no)
+            );
+        }
+        self.check();
+        true
+    }
+
     /// Lets everything end well from here on.
     fn finish(&mut self) {
         self.apply(Event::Resume);
@@ -388,7 +434,7 @@ fn canonical(run: &Run) -> Vec<String> {
         run.cancelling,
         run.stopped
     )];
-    for no in 0..run.len() {
+    for no in run.steps_in_use() {
         let node = &run.nodes[no as usize];
         let view = run.view(no);
         let expires = (view.attempt == 0 && !view.state.is_terminal())
@@ -428,6 +474,10 @@ proptest! {
             world.begin();
         }
         world.finish();
+        if world.replay() {
+            world.finish();
+            prop_assert!(world.run.failed_steps().is_empty(), "everything was run again");
+        }
     }
 
     #[test]

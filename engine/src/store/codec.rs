@@ -51,15 +51,22 @@ pub(super) fn encode_events(records: &[Record]) -> Vec<u8> {
     serde_json::to_vec(&entries).unwrap_or_default()
 }
 
-/// Reads a packed row; entries of a later version are left out, their numbers kept.
-pub(crate) fn decode_events(body: &[u8]) -> Result<Vec<Record>, serde_json::Error> {
+/// Reads a packed row, numbering its events from `first`. Entries of a later version are
+/// left out, and their numbers with them.
+pub(crate) fn decode_events(
+    first: i64,
+    body: &[u8],
+) -> Result<Vec<(i64, Record)>, serde_json::Error> {
     let entries: Vec<Entry> = serde_json::from_slice(body)?;
     let mut records = Vec::with_capacity(entries.len());
+    let mut next = first;
     for (kind, at, no, attempt, count, extra) in entries {
+        let number = next;
+        next += i64::from(count);
         let Some(kind) = RecordKind::from_code(kind) else { continue };
         let extra = extra.unwrap_or_default();
         for offset in 0..count {
-            records.push(Record {
+            let record = Record {
                 at: Timestamp::from_micros(at),
                 kind,
                 no: u32::try_from(no).ok().map(|no| no + offset),
@@ -67,7 +74,8 @@ pub(crate) fn decode_events(body: &[u8]) -> Result<Vec<Record>, serde_json::Erro
                 error: extra.error.clone(),
                 until: extra.until.map(Timestamp::from_micros),
                 progress: extra.progress.clone(),
-            });
+            };
+            records.push((number + i64::from(offset), record));
         }
     }
     Ok(records)

@@ -18,8 +18,8 @@ pub use self::{
     lock::LockHolder,
     sqlite::{CrashPoint, SqliteStore as Store},
     types::{
-        Adopted, EventRow, Header, ListFilter, LogLine, Mail, MailKind, NewProject,
-        Part, ProjectRow, Reference, StoredProject, Submitted,
+        Adopted, Header, ListFilter, LogLine, Mail, MailKind, NewProject, Part,
+        ProjectRow, Reference, StoredProject, Submitted,
     },
 };
 

@@ -82,6 +82,8 @@ pub struct ProjectRow {
     pub cancelled_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// Whether the steps recorded as running at its adoption are charged with a crash.
+    pub charged: bool,
 }
 
 impl ProjectRow {
@@ -96,13 +98,11 @@ impl ProjectRow {
     }
 }
 
-/// Everything stored about a project but its outputs, events and logs.
+/// Everything stored about a project but its plan, outputs, events and logs.
 #[derive(Clone, Debug)]
 pub struct StoredProject {
     /// The row.
     pub row: ProjectRow,
-    /// Its plan, as stored.
-    pub plan: Arc<[u8]>,
     /// Its inputs, a JSON object.
     pub inputs: Arc<[u8]>,
     /// Its labels.
@@ -118,8 +118,6 @@ pub struct StoredProject {
 pub struct Adopted {
     /// What is stored of it.
     pub project: StoredProject,
-    /// Whether the session before was stopping gracefully: its end charges nobody.
-    pub drained: bool,
     /// Unread messages, in order.
     pub mail: Vec<Mail>,
 }
@@ -202,15 +200,6 @@ pub struct Header {
     pub cancelled_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-}
-
-/// A packed row of events.
-#[derive(Clone, Debug)]
-pub struct EventRow {
-    /// The number of its first event.
-    pub first: i64,
-    /// The events.
-    pub records: Vec<Record>,
 }
 
 /// Which project a command means.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::value::RawValue;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ pub(super) struct Attempt {
     pub(super) key: Key,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) context: Context,
-    pub(super) input: Box<serde_json::value::RawValue>,
+    pub(super) input: Box<RawValue>,
     pub(super) soft: Option<Duration>,
     pub(super) hard: Option<Duration>,
     /// Fires when the project wants the attempt to stop.
@@ -45,7 +46,7 @@ impl Attempt {
         let result = self.supervise(at).await;
         let result = result
             .and_then(check_size)
-            .map(|outcome| mask_outcome(&context, outcome))
+            .and_then(|outcome| mask_outcome(&context, outcome))
             .map_err(|error| StepError {
                 message: context.mask(error.message),
                 ..error
@@ -146,19 +147,48 @@ fn check_size(outcome: Outcome) -> Result<Outcome, StepError> {
     Ok(outcome)
 }
 
-/// A secret that a service echoes must not be stored.
-fn mask_outcome(context: &Context, outcome: Outcome) -> Outcome {
-    let mask = |output: Box<serde_json::value::RawValue>| {
-        let masked = context.mask(output.get().to_owned());
-        serde_json::value::RawValue::from_string(masked).unwrap_or(output)
-    };
+/// A secret that a service echoes must not be stored: it is looked for in the values, not
+/// in their JSON, where quotes and line ends are written in another way.
+fn mask_outcome(context: &Context, outcome: Outcome) -> Result<Outcome, StepError> {
     if !context.has_secrets() {
-        return outcome;
+        return Ok(outcome);
     }
-    match outcome {
-        Outcome::Done(output) => Outcome::Done(mask(output)),
+    let mask = |output: Box<RawValue>| {
+        let mut value: serde_json::Value = crate::parse_input(&output)?;
+        mask_value(context, &mut value);
+        crate::to_raw(&value)
+    };
+    Ok(match outcome {
+        Outcome::Done(output) => Outcome::Done(mask(output)?),
         Outcome::After { wait, output } => {
-            Outcome::After { wait, output: mask(output) }
+            Outcome::After { wait, output: mask(output)? }
         }
+    })
+}
+
+/// Outputs nest at most 128 deep, so this recursion is bounded.
+fn mask_value(context: &Context, value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => *text = context.mask(std::mem::take(text)),
+        serde_json::Value::Number(number) => {
+            let text = number.to_string();
+            let masked = context.mask(text.clone());
+            if masked != text {
+                *value = masked.into();
+            }
+        }
+        serde_json::Value::Array(items) => {
+            items.iter_mut().for_each(|item| mask_value(context, item));
+        }
+        serde_json::Value::Object(entries) => {
+            *entries = std::mem::take(entries)
+                .into_iter()
+                .map(|(key, mut value)| {
+                    mask_value(context, &mut value);
+                    (context.mask(key), value)
+                })
+                .collect();
+        }
+        serde_json::Value::Null | serde_json::Value::Bool(_) => {}
     }
 }

@@ -337,11 +337,14 @@ impl<'a> Binder<'a> {
     }
 
     fn item(&mut self, parent: StepNo, item: u32) -> Result<Value, StepError> {
-        let Some(list) = self.output(parent) else { return Ok(Value::from(())) };
-        // One pass over the list without building its other items.
-        let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(list.get())
-            .map_err(|error| StepError::fail("expression", error))?;
-        match items.get(item as usize) {
+        if self.output(parent).is_none() {
+            return Ok(Value::from(()));
+        }
+        match self
+            .outputs
+            .items(parent)
+            .and_then(|items| items.get(item as usize).cloned())
+        {
             Some(raw) => parse(raw.get()),
             None => Err(StepError::fail("expression", "the item is gone")),
         }

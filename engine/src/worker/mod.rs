@@ -7,8 +7,10 @@
 //!
 //! Invariant: a decision is carried out only after the commit that holds its reason.
 
+mod adopt;
 mod attempt;
 mod bind;
+mod commit;
 mod outputs;
 mod owned;
 mod scheduler;
@@ -23,6 +25,7 @@ use crate::{
     Clock, Kinds, Outcome, ProjectId, SessionId, State, StepError,
     handler::Note,
     plan::StepNo,
+    plans::Plans,
     run::Output,
     store::{Store, StoreError},
 };
@@ -33,6 +36,7 @@ pub(crate) use self::scheduler::spawn;
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) store: Store,
+    pub(crate) plans: Plans,
     pub(crate) kinds: Kinds,
     pub(crate) state: State,
     pub(crate) clock: Clock,
@@ -60,10 +64,10 @@ pub(crate) enum Message {
     Ended { key: Key, result: Result<Outcome, StepError> },
     /// An attempt said something.
     Note { key: Key, generation: u32, note: Note },
-    /// Outputs were read for a step (or for the project itself).
+    /// Outputs were read for a step (or for the project itself); `None`: too many bytes.
     Fetched {
         project: ProjectId,
-        outputs: Result<Vec<(StepNo, Option<Output>)>, StoreError>,
+        outputs: Result<Option<Fetched>, StoreError>,
         then: Then,
     },
     /// A commit ended.
@@ -73,6 +77,9 @@ pub(crate) enum Message {
     /// Finish what runs, start nothing more.
     Shutdown { reply: oneshot::Sender<()> },
 }
+
+/// Outputs that were read.
+pub(crate) type Fetched = Vec<(StepNo, Option<Output>)>;
 
 /// What waited for outputs.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +113,11 @@ impl Handle {
         let _ = self.inbox.send(Message::Look);
     }
 
+    /// Asks for the end without waiting for it.
+    pub(crate) fn let_go(&self) {
+        let _ = self.inbox.send(Message::Shutdown { reply: oneshot::channel().0 });
+    }
+
     /// Finishes what runs, within the grace, and ends.
     pub(crate) async fn shutdown(&self) {
         let (reply, done) = oneshot::channel();
@@ -113,7 +125,7 @@ impl Handle {
         let _ = done.await;
     }
 
-    fn gone(&self) -> StoreError {
+    pub(crate) fn gone(&self) -> StoreError {
         self.fatal.borrow().clone().unwrap_or_else(|| {
             StoreError::new(
                 crate::store::StoreErrorKind::Other,

@@ -1,9 +1,12 @@
 //! The outputs that steps in flight may ask for, kept in memory within a budget.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, VecDeque},
     sync::Arc,
 };
+
+use serde_json::value::RawValue;
 
 use crate::{plan::StepNo, run::Output};
 
@@ -16,6 +19,8 @@ pub(super) struct Outputs {
     held: HashMap<StepNo, Output>,
     order: VecDeque<StepNo>,
     bytes: usize,
+    /// Lists of `for_each` steps, taken apart once for all their children.
+    lists: RefCell<HashMap<StepNo, Arc<[Output]>>>,
 }
 
 impl Outputs {
@@ -23,11 +28,25 @@ impl Outputs {
         self.held.get(&no)
     }
 
+    /// The items of the list that is held under a `for_each` step; `None` when it is not
+    /// held or is no list.
+    pub(super) fn items(&self, no: StepNo) -> Option<Arc<[Output]>> {
+        if let Some(items) = self.lists.borrow().get(&no) {
+            return Some(Arc::clone(items));
+        }
+        let items: Vec<Box<RawValue>> =
+            serde_json::from_str(self.held.get(&no)?.get()).ok()?;
+        let items: Arc<[Output]> = items.into_iter().map(Arc::from).collect();
+        self.lists.borrow_mut().insert(no, Arc::clone(&items));
+        Some(items)
+    }
+
     /// Keeps an output, forgetting the oldest beyond the budget.
     pub(super) fn insert(&mut self, no: StepNo, output: Output) {
         self.keep(no, output);
         while self.bytes > BUDGET && self.order.len() > 1 {
             let Some(oldest) = self.order.pop_front() else { return };
+            self.lists.borrow_mut().remove(&oldest);
             if let Some(output) = self.held.remove(&oldest) {
                 self.bytes -= output.get().len();
             }
@@ -38,13 +57,14 @@ impl Outputs {
     /// a step whose inputs exceed the budget would wait for ever.
     pub(super) fn insert_fetched(&mut self, fetched: Vec<(StepNo, Option<Output>)>) {
         for (no, output) in fetched {
-            let null = || Arc::from(serde_json::value::RawValue::NULL.to_owned());
+            let null = || Arc::from(RawValue::NULL.to_owned());
             self.keep(no, output.unwrap_or_else(null));
         }
     }
 
     fn keep(&mut self, no: StepNo, output: Output) {
         self.bytes += output.get().len();
+        self.lists.borrow_mut().remove(&no);
         match self.held.insert(no, output) {
             Some(old) => self.bytes -= old.get().len(),
             None => self.order.push_back(no),

@@ -25,16 +25,31 @@ pub(super) struct Owned {
     pub(super) outputs: Outputs,
     pub(super) around: Surroundings,
     pub(super) row: ProjectRow,
-    /// Running attempts: what stops them.
-    pub(super) running: HashMap<StepNo, CancellationToken>,
+    pub(super) running: HashMap<StepNo, Running>,
+    /// Ready joins and expansions that a pause holds.
+    pub(super) held_instant: Vec<StepNo>,
     /// Steps whose outputs are being read, and whether the project's own are.
     pub(super) fetching: HashSet<StepNo>,
     pub(super) closing: bool,
+    /// Whether the outputs of the last tasks are more than a project output may be.
+    pub(super) outputs_too_large: bool,
+    /// Whether it is wanted again once it has ended: a replay was quicker.
+    pub(super) again: bool,
+    /// The time under which it stands among the timers of the worker.
+    pub(super) armed: Option<Timestamp>,
     /// How many steps were started: fair share among projects.
     pub(super) served: u64,
     pub(super) pending: Pending,
     /// What the commit in flight holds of this project.
     pub(super) in_flight: Option<Carry>,
+}
+
+/// A running attempt.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) attempt: u32,
+    /// Fires when the project wants it to stop.
+    pub(super) stop: CancellationToken,
 }
 
 /// What the next commit will hold of a project, and what follows it.
@@ -48,9 +63,7 @@ pub(super) struct Pending {
     mail: Vec<i64>,
     output: Option<Output>,
     reason: Option<String>,
-    carry: Carry,
-    /// Whether anything but starts is in it: starts alone do not wake the committer.
-    pub(super) urgent: bool,
+    pub(super) carry: Carry,
 }
 
 /// What is carried out once the commit is durable.
@@ -91,12 +104,8 @@ impl Owned {
         let run =
             Run::restore(plan, seed, stored.facts.clone(), &stored.row.restored());
         let inputs: Value = serde_json::from_slice(&stored.inputs)?;
-        let mut queue = ReadyQueue::default();
-        for no in run.ready_steps() {
-            queue.push(&run, no);
-        }
         Ok(Self {
-            queue,
+            queue: ReadyQueue::default(),
             outputs: Outputs::default(),
             around: Surroundings {
                 id: stored.row.id,
@@ -106,8 +115,12 @@ impl Owned {
             },
             row: stored.row.clone(),
             running: HashMap::new(),
+            held_instant: vec![],
             fetching: HashSet::new(),
             closing: false,
+            outputs_too_large: false,
+            again: false,
+            armed: None,
             served: 0,
             pending: Pending::default(),
             in_flight: None,
@@ -124,8 +137,15 @@ impl Owned {
         !self.running.is_empty() || self.in_flight.is_some() || !self.pending.is_empty()
     }
 
-    /// Adds decisions to the part. `launch` is a step that starts after the commit.
-    pub(super) fn record(&mut self, decisions: Decisions, urgent: bool) {
+    /// Tells every running attempt to stop.
+    pub(super) fn stop_all(&self) {
+        for running in self.running.values() {
+            running.stop.cancel();
+        }
+    }
+
+    /// Adds decisions to the part.
+    pub(super) fn record(&mut self, decisions: Decisions) {
         let pending = &mut self.pending;
         for fact in decisions.facts {
             if let Some(output) = &fact.output {
@@ -149,17 +169,14 @@ impl Owned {
         pending.carry.ready.extend(decisions.ready);
         pending.carry.stop.extend(decisions.stop);
         pending.carry.finished = decisions.finished.or(pending.carry.finished);
-        pending.urgent |= urgent;
     }
 
     pub(super) fn launch_after_commit(&mut self, no: StepNo) {
         self.pending.carry.launch.push(no);
-        self.pending.urgent = true;
     }
 
     pub(super) fn consume(&mut self, mail: &Mail) {
         self.pending.mail.push(mail.id);
-        self.pending.urgent = true;
     }
 
     /// Whether the commit in flight holds the effects of a message.
@@ -189,7 +206,11 @@ impl Owned {
             .row
             .cancelled_at
             .or_else(|| pending.records.iter().find_map(cancelled));
-        let finished_at: Option<Timestamp> = finished.then(|| self.run.now());
+        // A late message to an ended project changes neither its end nor its reason.
+        let finished_at =
+            finished.then(|| self.row.finished_at.unwrap_or_else(|| self.run.now()));
+        self.row.finished_at = finished_at;
+        self.row.reason = pending.reason.or(self.row.reason.take());
         let part = Part {
             project: self.id(),
             session,
@@ -201,7 +222,7 @@ impl Owned {
             mail: pending.mail,
             header: Header {
                 state: self.run.state(),
-                reason: pending.reason,
+                reason: self.row.reason.clone(),
                 next_no: self.run.len(),
                 counts: self.run.counts(),
                 began_at: self.row.began_at,

@@ -1,6 +1,6 @@
 //! Starting: from the choice of a step to its running attempt.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,29 +8,61 @@ use super::{
     Message, Then,
     attempt::{Attempt, Key},
     bind::{Binder, Bound, Input},
+    owned::Running,
     scheduler::Scheduler,
 };
 use crate::{
     Context, ProjectId, StepError,
     handler::Inner,
-    plan::{Action, StepNo},
-    run::{Event, Run, StepState},
+    plan::{Action, MAX_STEPS, StepNo},
+    run::{Event, ProjectState, Run, StepState},
 };
 
 /// From how many crashes on a step is a suspect: it starts alone, after a durable record.
 const SUSPECT: u32 = 2;
 
+/// After outputs could not be read.
+const READ_AGAIN: Duration = Duration::from_millis(500);
+
 /// More items than this are refused.
 const MAX_ITEMS: u32 = Run::MAX_ITEMS;
 
 impl Scheduler {
+    /// Takes note that a step may start.
+    pub(super) fn make_ready(&mut self, project: ProjectId, no: StepNo) {
+        let Some(owned) = self.projects.get_mut(&project) else { return };
+        if owned.run.step_state(no) != StepState::Ready {
+            return;
+        }
+        match owned.run.step(no).action {
+            Action::Run { .. } => {
+                owned.queue.push(&owned.run, no);
+                self.startable.insert(project);
+            }
+            // They cost no slot, so they wait for none.
+            Action::Join { .. } | Action::ForEach(_) => {
+                self.instant.push_back((project, no));
+            }
+        }
+    }
+
     /// Starts steps while there are slots.
     pub(super) fn start_steps(&mut self) {
-        while self.free > 0
-            && !self.draining
-            && !self.config.steer_only
-            && self.uncommitted < self.most_uncommitted()
+        if self.draining || self.config.steer_only {
+            return;
+        }
+        while self.may_record()
+            && let Some((project, no)) = self.instant.pop_front()
         {
+            let Some(owned) = self.projects.get_mut(&project) else { continue };
+            if owned.run.state() == ProjectState::Paused {
+                owned.held_instant.push(no);
+            } else if owned.run.step_state(no) == StepState::Ready {
+                self.prepare(project, no);
+            }
+        }
+        let most_fetches = self.config.concurrency.max(1) * 2;
+        while self.free > 0 && self.fetches < most_fetches && self.may_record() {
             let Some(project) = self.choose() else { return };
             let Some(owned) = self.projects.get_mut(&project) else { return };
             let Some(no) = owned.queue.pop(&owned.run) else { return };
@@ -42,17 +74,28 @@ impl Scheduler {
         }
     }
 
+    /// The suspect has ended: the next one may start.
+    pub(super) fn free_suspects(&mut self) {
+        self.suspect = None;
+        for (project, no) in std::mem::take(&mut self.held_suspects) {
+            self.make_ready(project, no);
+        }
+    }
+
     /// Chooses the project whose next step starts: priority of project and step, then
     /// the fewest running steps, then the least service so far, then the longest path.
     fn choose(&mut self) -> Option<ProjectId> {
         let mut best = None;
-        for (id, owned) in &mut self.projects {
+        let mut idle = vec![];
+        for id in &self.startable {
+            let Some(owned) = self.projects.get_mut(id) else { continue };
+            let Some((priority, remaining)) = owned.queue.peek(&owned.run) else {
+                idle.push(*id);
+                continue;
+            };
             if !owned.run.may_start() {
                 continue;
             }
-            let Some((priority, remaining)) = owned.queue.peek(&owned.run) else {
-                continue;
-            };
             let rank = (
                 owned.row.priority,
                 priority,
@@ -64,6 +107,9 @@ impl Scheduler {
             if best.as_ref().is_none_or(|(most, _)| rank > *most) {
                 best = Some((rank, *id));
             }
+        }
+        for id in idle {
+            self.startable.remove(&id);
         }
         best.map(|(_, id)| id)
     }
@@ -82,7 +128,7 @@ impl Scheduler {
                     return self.apply(project, Event::ConditionFalse { no }, true);
                 }
                 Bound::Missing(steps) => {
-                    return self.fetch(project, steps, Then::Start(no));
+                    return self.fetch(project, steps, Then::Start(no), usize::MAX);
                 }
                 Bound::Failed(error) => return self.fail_unstarted(project, no, error),
             }
@@ -90,7 +136,7 @@ impl Scheduler {
         let input = match binder().input(no) {
             Bound::Value(input) => input,
             Bound::Missing(steps) => {
-                return self.fetch(project, steps, Then::Start(no));
+                return self.fetch(project, steps, Then::Start(no), usize::MAX);
             }
             Bound::Failed(error) => return self.fail_unstarted(project, no, error),
         };
@@ -117,9 +163,14 @@ impl Scheduler {
                 return self.fail_unstarted(project, no, error);
             }
         };
-        if count > MAX_ITEMS {
-            let message =
-                format!("{count} items are more than the limit of {MAX_ITEMS}");
+        let Some(owned) = self.projects.get(&project) else { return };
+        let Action::ForEach(for_each) = &owned.run.step(no).action else { return };
+        let steps = u64::from(owned.run.len())
+            + u64::from(count) * u64::from(for_each.body.0.len());
+        if count > MAX_ITEMS || steps > MAX_STEPS as u64 {
+            let message = format!(
+                "{count} items make {steps} steps; the limits are {MAX_ITEMS} and {MAX_STEPS}"
+            );
             return self.fail_unstarted(
                 project,
                 no,
@@ -149,12 +200,14 @@ impl Scheduler {
         let suspect = owned.run.view(no).crashes >= SUSPECT;
         let durable = suspect || owned.run.policy(no).at_most_once;
         owned.served += 1;
-        owned.running.insert(no, CancellationToken::new());
+        let attempt = owned.run.view(no).attempt + 1;
+        owned.running.insert(no, Running { attempt, stop: CancellationToken::new() });
+        debug_assert!(self.free > 0, "a start has a slot");
         self.free -= 1;
         if suspect {
             self.suspect = Some((project, no));
         }
-        self.apply(project, Event::Started { no }, false);
+        self.apply(project, Event::Started { no }, durable);
         if durable {
             self.inputs.insert((project, no), input);
             if let Some(owned) = self.projects.get_mut(&project) {
@@ -167,9 +220,16 @@ impl Scheduler {
 
     pub(super) fn launch(&mut self, project: ProjectId, no: StepNo, input: Input) {
         let Some(owned) = self.projects.get(&project) else { return };
-        let Some(stop) = owned.running.get(&no).cloned() else { return };
+        let Some(running) = owned.running.get(&no) else { return };
+        let (attempt, stop) = (running.attempt, running.stop.clone());
         let view = owned.run.view(no);
-        let key = Key { project, no, attempt: view.attempt };
+        let key = Key { project, no, attempt };
+        if stop.is_cancelled() {
+            // Cancelled in the commit that recorded the start: the effect never began.
+            let result = Err(StepError::not_started());
+            let _ = self.inbox_sender.send(Message::Ended { key, result });
+            return;
+        }
         let Some(handler) = self.config.kinds.get(owned.run.step(no).kind()) else {
             return;
         };
@@ -182,7 +242,7 @@ impl Scheduler {
         let context = Context::new(Inner {
             project,
             step: owned.run.name(no),
-            attempt: view.attempt,
+            attempt,
             generation,
             soft: CancellationToken::new(),
             soft_deadline: soft.map(|soft| self.config.clock.now().plus(soft)),
@@ -204,8 +264,15 @@ impl Scheduler {
         self.attempts.spawn(attempt.run());
     }
 
-    /// Reads outputs that are not in memory, then goes on.
-    pub(super) fn fetch(&mut self, project: ProjectId, steps: Vec<StepNo>, then: Then) {
+    /// Reads outputs that are not in memory, then goes on. More than `within` bytes are
+    /// not read.
+    pub(super) fn fetch(
+        &mut self,
+        project: ProjectId,
+        steps: Vec<StepNo>,
+        then: Then,
+        within: usize,
+    ) {
         let Some(owned) = self.projects.get_mut(&project) else { return };
         let fresh = match then {
             Then::Start(no) => owned.fetching.insert(no),
@@ -214,12 +281,16 @@ impl Scheduler {
         if !fresh {
             return;
         }
+        self.fetches += 1;
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
         self.attempts.spawn(async move {
-            let outputs = store
-                .outputs(project, &steps)
-                .await
-                .map(|outputs| steps.into_iter().zip(outputs).collect());
+            let outputs = store.outputs_within(project, &steps, within).await;
+            if outputs.is_err() {
+                // Whatever it was, asking again at once would not cure it.
+                tokio::time::sleep(READ_AGAIN).await;
+            }
+            let outputs = outputs
+                .map(|read| read.map(|read| steps.into_iter().zip(read).collect()));
             let _ = inbox.send(Message::Fetched { project, outputs, then });
         });
     }

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -47,6 +47,10 @@ struct Inner {
     /// The one writer; `None` after an error, until the next write opens a new one.
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
+    /// Sees when the file changes.
+    watcher: Mutex<Option<SqliteConnection>>,
+    /// How often this process has written what its own worker must notice.
+    written: AtomicU64,
     /// Tells tests about every write; answers whether the process "dies" there.
     crash: Option<CrashHook>,
     crashed: AtomicBool,
@@ -102,6 +106,8 @@ impl SqliteStore {
             options,
             writer: Mutex::new(None),
             readers,
+            watcher: Mutex::new(None),
+            written: AtomicU64::new(0),
             crash,
             crashed: AtomicBool::new(false),
             temporary,
@@ -137,6 +143,11 @@ impl SqliteStore {
                 format!("a write panicked: {error}"),
             ))
         })
+    }
+
+    /// Lets the worker of this process look for what was written.
+    fn written(&self) {
+        self.0.written.fetch_add(1, Ordering::SeqCst);
     }
 
     fn crash_point(&self, verb: &'static str, after: bool) -> Result<(), StoreError> {

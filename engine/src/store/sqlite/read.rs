@@ -1,19 +1,25 @@
 //! The reading verbs. Readers use their own connections and never wait for the writer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use serde_json::value::RawValue;
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{SqliteStore, sql};
 use crate::{
     ProjectId, StepError, Timestamp,
     plan::StepNo,
-    run::{Expansion, Fact, Output, PastAttempt, ProjectState, StepState, WaitReason},
+    run::{
+        Expansion, Fact, Output, PastAttempt, ProjectState, Record, StepState,
+        WaitReason,
+    },
     store::{
-        EventRow, ListFilter, LogLine, Mail, MailKind, ProjectRow, Reference,
-        StoreError, StoreErrorKind, StoredProject, decode_events,
+        ListFilter, LogLine, Mail, MailKind, ProjectRow, Reference, StoreError,
+        StoreErrorKind, StoredProject, decode_events,
     },
 };
 
@@ -140,6 +146,18 @@ impl SqliteStore {
         mail(&mut *self.reader().await?, project).await
     }
 
+    /// Reads a plan, as stored; `None` when there is none with this hash.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn plan(&self, hash: [u8; 32]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let body: Option<Vec<u8>> = sqlx::query_scalar(sql::PLAN)
+            .bind(hash.to_vec())
+            .fetch_optional(&mut *self.reader().await?)
+            .await?;
+        Ok(body.map(Arc::from))
+    }
+
     /// Reads the outputs of steps; `None` for those without one.
     ///
     /// # Errors
@@ -149,8 +167,24 @@ impl SqliteStore {
         project: ProjectId,
         steps: &[StepNo],
     ) -> Result<Vec<Option<Output>>, StoreError> {
+        let outputs = self.outputs_within(project, steps, usize::MAX).await?;
+        Ok(outputs.unwrap_or_default())
+    }
+
+    /// Reads the outputs of steps, or `None` when together they exceed `bytes`: a caller
+    /// that could not use more does not hold more.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn outputs_within(
+        &self,
+        project: ProjectId,
+        steps: &[StepNo],
+        bytes: usize,
+    ) -> Result<Option<Vec<Option<Output>>>, StoreError> {
         let mut connection = self.reader().await?;
         let mut outputs = Vec::with_capacity(steps.len());
+        let mut left = bytes;
         for no in steps {
             let row = sqlx::query(sql::OUTPUT)
                 .bind(project.uuid())
@@ -164,12 +198,15 @@ impl SqliteStore {
                 },
                 None => None,
             };
+            let size = body.as_ref().map_or(0, Vec::len);
+            let Some(rest) = left.checked_sub(size) else { return Ok(None) };
+            left = rest;
             outputs.push(body.map(raw).transpose()?.map(Arc::from));
         }
-        Ok(outputs)
+        Ok(Some(outputs))
     }
 
-    /// Reads packed events after a number, at most `rows` rows.
+    /// Reads the events after a number, in order, from at most `rows` packed rows.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -178,20 +215,20 @@ impl SqliteStore {
         project: ProjectId,
         after: i64,
         rows: u32,
-    ) -> Result<Vec<EventRow>, StoreError> {
-        sqlx::query(sql::EVENTS)
+    ) -> Result<Vec<(i64, Record)>, StoreError> {
+        let rows = sqlx::query(sql::EVENTS)
             .bind(project.uuid())
             .bind(after)
             .bind(rows)
             .fetch_all(&mut *self.reader().await?)
-            .await?
-            .iter()
-            .map(|row| {
-                let body: Vec<u8> = row.try_get(1)?;
-                let records = decode_events(&body).map_err(damaged)?;
-                Ok(EventRow { first: row.try_get(0)?, records })
-            })
-            .collect()
+            .await?;
+        let mut events = vec![];
+        for row in rows {
+            let body: Vec<u8> = row.try_get(1)?;
+            events.extend(decode_events(row.try_get(0)?, &body).map_err(damaged)?);
+        }
+        events.retain(|(number, _)| *number > after);
+        Ok(events)
     }
 
     /// Reads the attempts that another one followed.
@@ -252,26 +289,29 @@ impl SqliteStore {
             .collect()
     }
 
-    /// A number that changes when another process has written.
+    /// Two numbers, of which one changes when somebody has submitted a project or sent a
+    /// message: in another process, or in this one.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn data_version(&self) -> Result<i64, StoreError> {
-        // The number counts for one connection only, so always ask the writer's: its own
-        // commits do not change it.
-        let mut writer = self.0.writer.lock().await;
-        if writer.is_none() {
-            let options = &self.0.options;
-            *writer = Some(
-                <SqliteConnection as sqlx::Connection>::connect_with(options).await?,
-            );
+    pub async fn data_version(&self) -> Result<(i64, u64), StoreError> {
+        let here = self.0.written.load(Ordering::SeqCst);
+        // The number counts for one connection only, and one of its own: asking the
+        // writer's would wait for the commit in flight.
+        let mut watcher = self.0.watcher.lock().await;
+        let connection = match watcher.as_mut() {
+            Some(connection) => connection,
+            None => watcher.insert(
+                SqliteConnection::connect_with(&self.0.options.clone().read_only(true))
+                    .await?,
+            ),
+        };
+        let version =
+            sqlx::query_scalar("pragma data_version").fetch_one(connection).await;
+        if version.is_err() {
+            *watcher = None;
         }
-        match writer.as_mut() {
-            Some(connection) => Ok(sqlx::query_scalar("pragma data_version")
-                .fetch_one(connection)
-                .await?),
-            None => Ok(0),
-        }
+        Ok((version?, here))
     }
 }
 
@@ -290,11 +330,9 @@ pub(super) async fn project(
         .collect::<Result<_, StoreError>>()?;
     let labels: String = data.try_get(1)?;
     let output: Option<Vec<u8>> = data.try_get(2)?;
-    let plan: Vec<u8> = data.try_get(3)?;
     let inputs: Vec<u8> = data.try_get(0)?;
     Ok(Some(StoredProject {
         row,
-        plan: plan.into(),
         inputs: inputs.into(),
         labels: serde_json::from_str(&labels).map_err(damaged)?,
         output: output.map(raw).transpose()?,
@@ -362,6 +400,7 @@ fn project_row(row: &SqliteRow) -> Result<ProjectRow, StoreError> {
         began_at: time(row.try_get(14)?),
         cancelled_at: time(row.try_get(15)?),
         finished_at: time(row.try_get(16)?),
+        charged: row.try_get(17)?,
     })
 }
 

@@ -153,16 +153,26 @@ pub(super) const DRAIN_SESSION: &str =
 
 pub(super) const END_SESSION: &str = "delete from sessions where id = $1";
 
-/// Takes the project; reads come after, in the same transaction.
+/// Takes the project; reads come after, in the same transaction. Whether the steps that
+/// are recorded as running are charged with a crash is decided by the end of the session
+/// that ran them: a taker that died before its first commit ran none.
 pub(super) const TAKE_PROJECT: &str = "
-update projects
-set session = $2, epoch = epoch + 1, adoptions = adoptions + 1
+update projects set
+    charged = case when adoptions > 0 then charged else coalesce((
+        select s.state <> 'drained' from sessions s where s.id = projects.session), 0) end,
+    session = $2,
+    epoch = epoch + 1,
+    adoptions = adoptions + 1
 where id = $1";
 
-pub(super) const DRAINED_BEFORE: &str = "
-select coalesce((
-    select s.state = 'drained' from projects p join sessions s on s.id = p.session
-    where p.id = $1), 1)";
+pub(super) const LOADED: &str = "
+update projects set adoptions = 0 where id = $1 and session = $2 and epoch = $3";
+
+pub(super) const PARK: &str = "
+update projects set
+    state = 'paused', reason = $4, session = null, adoptions = 0, last_event = last_event + 1
+where id = $1 and session = $2 and epoch = $3 and state in ('pending', 'running', 'paused')
+returning last_event";
 
 pub(super) const RELEASE_PROJECT: &str = "
 update projects
@@ -176,15 +186,17 @@ pub(super) const RAISE_MAIL: &str = "update projects set mail = mail + 1 where i
 
 pub(super) const PROJECT_COLUMNS: &str = "
 select id, name, state, reason, plan, priority, session, epoch, adoptions, last_event,
-    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at
+    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged
 from projects where id = $1";
 
 pub(super) const LIST: &str = "
 select id, name, state, reason, plan, priority, session, epoch, adoptions, last_event,
-    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at
+    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged
 from projects
-where ($1 is null or id < $1) and ($2 = '' or instr($2, ',' || state || ',') > 0)
-order by id desc
+where ($1 is null
+        or (created_at, id) < (select p.created_at, p.id from projects p where p.id = $1))
+    and ($2 = '' or instr($2, ',' || state || ',') > 0)
+order by created_at desc, id desc
 limit $3";
 
 pub(super) const STEPS: &str = "
@@ -193,14 +205,16 @@ select no, generation, attempt, failures, crashes, state, at, began_at, started_
 from steps where project = $1 order by no";
 
 pub(super) const DATA: &str = "
-select d.inputs, d.labels, d.output, p.body
-from project_data d join projects j on j.id = d.project join plans p on p.hash = j.plan
-where d.project = $1";
+select inputs, labels, output from project_data where project = $1";
+
+/// Apart from the rest, because a process that has the plan need not read it again.
+pub(super) const PLAN: &str = "select body from plans where hash = $1";
 
 pub(super) const OPEN_PROJECTS: &str = "
-select id from projects
-where state in ('pending', 'running', 'paused') or mail > 0
-order by priority desc, id";
+select id, priority from projects where state in ('pending', 'running', 'paused')
+union
+select p.id, p.priority from mailbox m join projects p on p.id = m.project
+order by 2 desc, 1";
 
 pub(super) const MAIL: &str = "select id, project, kind from mailbox where ($1 is null or project = $1) order by id";
 
@@ -231,24 +245,44 @@ pub(super) const BY_ENDING: &str = "
 select id from projects where lower(hex(id)) like '%' || $1 order by id desc limit 2";
 
 pub(super) const BY_NAME: &str =
-    "select id from projects where name = $1 order by id desc limit 2";
+    "select id from projects where name = $1 order by created_at desc, id desc limit 2";
 
-pub(super) const LATEST: &str = "select id from projects order by id desc limit 1";
+pub(super) const LATEST: &str =
+    "select id from projects order by created_at desc, id desc limit 1";
 
-/// A replay keeps what a step was as an attempt, and sets its row back.
-pub(super) const KEEP_ATTEMPT: &str = "
+/// A replay keeps what steps were as attempts, and sets their rows back: `$2` is a list of
+/// `[number, next generation]`.
+pub(super) const KEEP_ATTEMPTS: &str = "
 insert into attempts (project, no, generation, attempt, state, started_at, finished_at, error, output)
-select project, no, generation, attempt, state, started_at, at, error, output
-from steps
-where project = $1 and no = $2 and state in ('succeeded', 'failed', 'cancelled', 'skipped', 'quarantined')
+select s.project, s.no, s.generation, s.attempt, s.state, s.started_at, s.at, s.error,
+    coalesce(s.output, (select b.body from blobs b
+        where b.project = s.project and b.no = s.no and b.generation = s.generation))
+from json_each($2) l join steps s on s.project = $1 and s.no = json_extract(l.value, '$[0]')
+where s.state in ('succeeded', 'failed', 'cancelled', 'skipped', 'quarantined')
 on conflict do nothing";
 
+/// The same for steps that go: `$2` is a list of numbers.
+pub(super) const KEEP_GONE_ATTEMPTS: &str = "
+insert into attempts (project, no, generation, attempt, state, started_at, finished_at, error, output)
+select s.project, s.no, s.generation, s.attempt, s.state, s.started_at, s.at, s.error,
+    coalesce(s.output, (select b.body from blobs b
+        where b.project = s.project and b.no = s.no and b.generation = s.generation))
+from json_each($2) l join steps s on s.project = $1 and s.no = l.value
+where s.state in ('succeeded', 'failed', 'cancelled', 'skipped', 'quarantined')
+on conflict do nothing";
+
+pub(super) const DROP_STEPS: &str = "
+delete from steps where project = $1 and no in (select value from json_each($2))";
+
 pub(super) const SET_BACK: &str = "
-update steps set
-    generation = generation + 1, attempt = 0, failures = 0, crashes = 0, state = 'blocked',
-    at = $3, began_at = null, started_at = null, wait = null, until = null,
-    first_child = null, items = null, output = null, blob_size = null, error = null
-where project = $1 and no = $2";
+insert into steps (project, no, generation, attempt, failures, crashes, state, at)
+select $1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), 0, 0, 0, 'blocked', $3
+from json_each($2) where true
+on conflict (project, no) do update set
+    generation = excluded.generation,
+    attempt = 0, failures = 0, crashes = 0, state = 'blocked',
+    at = excluded.at, began_at = null, started_at = null, wait = null, until = null,
+    first_child = null, items = null, output = null, blob_size = null, error = null";
 
 pub(super) const REOPEN: &str = "
 update projects set

@@ -7,11 +7,10 @@ use sqlx::{Row as _, SqliteConnection};
 use super::{SqliteStore, commit, read, sql};
 use crate::{
     ProjectId, SessionId, Timestamp,
-    plan::{PLAN_FORMAT, StepNo},
-    run::{Record, RecordKind},
+    plan::PLAN_FORMAT,
+    run::{Record, RecordKind, Replay},
     store::{
-        Adopted, MailKind, NewProject, StoreError, StoreErrorKind, Submitted,
-        codec::encode_events,
+        Adopted, MailKind, NewProject, StoreError, Submitted, codec::encode_events,
     },
 };
 
@@ -24,7 +23,10 @@ impl SqliteStore {
         &self,
         project: Arc<NewProject>,
     ) -> Result<Submitted, StoreError> {
-        self.write("submit", move |tx| Box::pin(submit(tx, project))).await
+        let submitted =
+            self.write("submit", move |tx| Box::pin(submit(tx, project))).await?;
+        self.written();
+        Ok(submitted)
     }
 
     /// Begins a session: every other one is dead, because the caller holds the lock.
@@ -85,31 +87,83 @@ impl SqliteStore {
     }
 
     /// Takes a project over, then reads it: two statements in one transaction, in this
-    /// order, so that no fact can be older than the ownership.
+    /// order, so that no fact can be older than the ownership. `None` when there is no
+    /// such project.
     ///
     /// # Errors
-    /// When the project does not exist or nothing was written.
+    /// When nothing was written.
     pub async fn adopt(
         &self,
         session: SessionId,
         project: ProjectId,
-    ) -> Result<Adopted, StoreError> {
+    ) -> Result<Option<Adopted>, StoreError> {
         self.write("adopt", move |tx| {
             Box::pin(async move {
-                let drained: bool = sqlx::query_scalar(sql::DRAINED_BEFORE)
-                    .bind(project.uuid())
-                    .fetch_one(&mut *tx)
-                    .await?;
-                sqlx::query(sql::TAKE_PROJECT)
+                let taken = sqlx::query(sql::TAKE_PROJECT)
                     .bind(project.uuid())
                     .bind(session.uuid())
                     .execute(&mut *tx)
                     .await?;
+                if taken.rows_affected() == 0 {
+                    return Ok(None);
+                }
                 let mail = read::mail(tx, Some(project)).await?;
-                let project = read::project(tx, project).await?.ok_or_else(|| {
-                    StoreError::new(StoreErrorKind::Other, "no such project")
-                })?;
-                Ok(Adopted { project, drained, mail })
+                let project = read::project(tx, project).await?;
+                Ok(project.map(|project| Adopted { project, mail }))
+            })
+        })
+        .await
+    }
+
+    /// Takes note that an adopted project could be loaded: the next adoption does not count
+    /// it among those that brought their worker down.
+    ///
+    /// # Errors
+    /// When nothing was written.
+    pub async fn loaded(
+        &self,
+        session: SessionId,
+        project: ProjectId,
+        epoch: i64,
+    ) -> Result<(), StoreError> {
+        self.write("loaded", move |tx| {
+            Box::pin(async move {
+                sqlx::query(sql::LOADED)
+                    .bind(project.uuid())
+                    .bind(session.uuid())
+                    .bind(epoch)
+                    .execute(tx)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Pauses a project without loading it, and gives it back.
+    ///
+    /// # Errors
+    /// When nothing was written.
+    pub async fn park(
+        &self,
+        session: SessionId,
+        project: ProjectId,
+        epoch: i64,
+        reason: &'static str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write("park", move |tx| {
+            Box::pin(async move {
+                let last: Option<i64> = sqlx::query_scalar(sql::PARK)
+                    .bind(project.uuid())
+                    .bind(session.uuid())
+                    .bind(epoch)
+                    .bind(reason)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+                let Some(last) = last else { return Ok(()) };
+                let record = Record::project(RecordKind::ProjectPaused, now);
+                put_event(tx, project, last, &record).await
             })
         })
         .await
@@ -163,7 +217,9 @@ impl SqliteStore {
                 Ok(())
             })
         })
-        .await
+        .await?;
+        self.written();
+        Ok(())
     }
 
     /// Sets steps of an ended project back to run anew, if it is still as it was when
@@ -175,8 +231,7 @@ impl SqliteStore {
         &self,
         project: ProjectId,
         (plan, last_event): ([u8; 32], i64),
-        steps: Vec<StepNo>,
-        counts: String,
+        replay: Replay,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write("replay", move |tx| {
@@ -185,26 +240,31 @@ impl SqliteStore {
                     .bind(project.uuid())
                     .bind(last_event)
                     .bind(plan.to_vec())
-                    .bind(counts)
+                    .bind(serde_json::to_string(&replay.counts).unwrap_or_default())
                     .execute(&mut *tx)
                     .await?;
                 if reopened.rows_affected() == 0 {
                     return Ok(false);
                 }
-                for no in steps {
-                    let at = now.as_micros();
-                    sqlx::query(sql::KEEP_ATTEMPT)
+                let anew = serde_json::to_string(&replay.anew).unwrap_or_default();
+                let gone = serde_json::to_string(&replay.gone).unwrap_or_default();
+                for (statement, list) in [
+                    (sql::KEEP_ATTEMPTS, &anew),
+                    (sql::KEEP_GONE_ATTEMPTS, &gone),
+                    (sql::DROP_STEPS, &gone),
+                ] {
+                    sqlx::query(statement)
                         .bind(project.uuid())
-                        .bind(no)
-                        .execute(&mut *tx)
-                        .await?;
-                    sqlx::query(sql::SET_BACK)
-                        .bind(project.uuid())
-                        .bind(no)
-                        .bind(at)
+                        .bind(list.clone())
                         .execute(&mut *tx)
                         .await?;
                 }
+                sqlx::query(sql::SET_BACK)
+                    .bind(project.uuid())
+                    .bind(anew)
+                    .bind(now.as_micros())
+                    .execute(&mut *tx)
+                    .await?;
                 sqlx::query(sql::DROP_OUTPUT)
                     .bind(project.uuid())
                     .execute(&mut *tx)
@@ -215,6 +275,7 @@ impl SqliteStore {
             })
         })
         .await
+        .inspect(|_| self.written())
     }
 }
 

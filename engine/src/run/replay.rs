@@ -1,0 +1,154 @@
+//! Replay: which steps of an ended project run again, and which rows that sets back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{Fact, ProjectState, Restored, Run, SetBack, StepState};
+use crate::{Timestamp, plan::StepNo};
+
+/// What a replay does, before it is done.
+#[derive(Clone, Debug, Default)]
+pub struct Replay {
+    /// The steps it was asked for.
+    pub seeds: BTreeSet<StepNo>,
+    /// Everything that is not as it was.
+    pub set_back: SetBack,
+    /// Rows that start anew, with their next generation.
+    pub anew: Vec<(StepNo, u32)>,
+    /// Rows of children whose list is made anew: they go.
+    pub gone: Vec<StepNo>,
+    /// Steps by state once it is applied.
+    pub counts: BTreeMap<&'static str, u32>,
+}
+
+impl Run {
+    /// The steps that a replay of what failed begins with. A failure that its task allows
+    /// or a `for_each` tolerated is no reason.
+    pub fn failed_steps(&self) -> BTreeSet<StepNo> {
+        self.steps_in_use()
+            .filter(|no| {
+                let tolerated = self.parent(*no).is_some_and(|parent| {
+                    self.step_state(parent) == StepState::Succeeded
+                });
+                match self.step_state(*no) {
+                    // A `for_each` that has children fails because of them.
+                    _ if !self.children(*no).is_empty() => false,
+                    StepState::Cancelled => true,
+                    StepState::Failed | StepState::Quarantined => {
+                        !tolerated && !self.policy(*no).allow_failure
+                    }
+                    StepState::Blocked
+                    | StepState::Ready
+                    | StepState::Running
+                    | StepState::Waiting
+                    | StepState::Succeeded
+                    | StepState::UpstreamFailed
+                    | StepState::Skipped => false,
+                }
+            })
+            .collect()
+    }
+
+    /// Plans to run `seeds` and what depends on them again. `rows` are the stored facts,
+    /// `project` what is stored beside them.
+    pub fn plan_replay(
+        &self,
+        seeds: BTreeSet<StepNo>,
+        rows: &[Fact],
+        project: &Restored,
+        now: Timestamp,
+    ) -> Replay {
+        let set_back = self.set_back(&seeds.iter().copied().collect::<Vec<_>>());
+        let mut replay = Replay { seeds, ..Replay::default() };
+        for row in rows.iter().filter(|row| set_back.steps.contains(&row.no)) {
+            let parent = self.parent(row.no);
+            if parent.is_some_and(|parent| set_back.steps.contains(&parent)) {
+                replay.gone.push(row.no);
+                continue;
+            }
+            // Children take the generation of their parent: it must be a new one for
+            // each of them.
+            let generation = self
+                .children(row.no)
+                .map(|child| self.view(child).generation)
+                .fold(row.generation, u32::max);
+            replay.anew.push((row.no, generation + 1));
+        }
+        replay.set_back = set_back;
+        let reopened =
+            Restored { state: ProjectState::Pending, cancelled_at: None, ..*project };
+        let fold = |replay: &Replay| {
+            let rows = replay.apply(rows, now);
+            Self::restore(Arc::clone(&self.plan), self.seed, rows, &reopened)
+        };
+        let next = fold(&replay);
+        // A step without a row may start now because of needs that ended long ago: its
+        // delay and its expiry count from the replay, so it needs a row that says so.
+        let mut late = vec![];
+        let known: BTreeSet<StepNo> = rows.iter().map(|row| row.no).collect();
+        let in_use = |no: &&StepNo| **no < next.len() && !next.is_dead(**no);
+        for no in replay.set_back.steps.iter().filter(in_use) {
+            let policy = next.policy(*no);
+            let timed = policy.start_before.is_some() || !policy.delay.is_zero();
+            let waits =
+                matches!(next.step_state(*no), StepState::Ready | StepState::Waiting);
+            if timed && waits && !known.contains(no) {
+                late.push((*no, next.view(*no).generation + 1));
+            }
+        }
+        replay.counts = match late.is_empty() {
+            true => next.counts(),
+            false => {
+                replay.anew.append(&mut late);
+                fold(&replay).counts()
+            }
+        };
+        replay
+    }
+
+    /// The `for_each` that a step is a child of.
+    pub fn parent(&self, no: StepNo) -> Option<StepNo> {
+        match self.place(no) {
+            super::Place::Plan => None,
+            super::Place::Child { parent, .. } => Some(parent),
+        }
+    }
+}
+
+impl Replay {
+    /// The rows as they are once the replay is applied.
+    pub fn apply(&self, rows: &[Fact], now: Timestamp) -> Vec<Fact> {
+        let gone: BTreeSet<StepNo> = self.gone.iter().copied().collect();
+        let anew: BTreeMap<StepNo, u32> = self.anew.iter().copied().collect();
+        let kept = rows
+            .iter()
+            .filter(|row| !gone.contains(&row.no) && !anew.contains_key(&row.no));
+        let again =
+            anew.iter().map(|(no, generation)| Fact::set_back(*no, *generation, now));
+        kept.cloned().chain(again).collect()
+    }
+}
+
+impl Fact {
+    /// The row of a step that a replay set back.
+    pub fn set_back(no: StepNo, generation: u32, at: Timestamp) -> Self {
+        Self {
+            no,
+            generation,
+            attempt: 0,
+            failures: 0,
+            crashes: 0,
+            state: StepState::Blocked,
+            at,
+            began_at: None,
+            started_at: None,
+            until: None,
+            wait: None,
+            output: None,
+            error: None,
+            expansion: None,
+        }
+    }
+}
