@@ -137,6 +137,14 @@ impl ProjectHandle {
             .collect())
     }
 
+    /// The numbers of the first events of all commits: what became durable together.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn commits(&self) -> Result<Vec<i64>, Error> {
+        Ok(self.engine.store().commits(self.id).await?)
+    }
+
     /// A fold that knows the names of steps up to a number.
     async fn names(&self, most: Option<StepNo>) -> Result<Arc<Run>, Error> {
         let known = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -316,7 +324,9 @@ impl ProjectHandle {
         if seeds.is_empty() {
             return Err(illegal("a replay of failed steps"));
         }
-        let now = self.engine.inner().clock.now();
+        // After everything that happened before, whatever the clock says.
+        let after = Timestamp::from_micros(run.now().as_micros() + 1);
+        let now = self.engine.inner().clock.now().max(after);
         let rows = &snapshot.stored.facts;
         let replay = run.plan_replay(seeds, rows, &row.restored(), now);
         let steps = run

@@ -27,7 +27,11 @@ const COMMIT_TRIES: u32 = 6;
 impl Scheduler {
     /// Whether so little waits to be written that steps may start.
     pub(super) fn may_record(&self) -> bool {
-        let most = MOST_UNCOMMITTED.min(self.config.max_batch.saturating_mul(8));
+        let most = match self.config.max_batch {
+            // One transition a commit: nothing may begin while another is on its way.
+            1 => 1,
+            batch => MOST_UNCOMMITTED.min(batch.saturating_mul(8)),
+        };
         self.uncommitted + self.in_flight.0 < most
             && self.uncommitted_bytes + self.in_flight.1 < MOST_UNCOMMITTED_BYTES
     }
@@ -41,9 +45,9 @@ impl Scheduler {
             // A result that comes too late: of a step that was cancelled meanwhile.
             Err(illegal) => {
                 tracing::debug!(%project, %illegal, "an event came too late");
+                self.arm(project);
             }
         }
-        self.arm(project);
     }
 
     /// Adds decisions to the next commit. Starts alone are not urgent: they ride with
@@ -83,6 +87,7 @@ impl Scheduler {
                 self.flush_soon();
             }
         }
+        self.arm(project);
         if complete {
             self.close(project);
         }

@@ -3,9 +3,11 @@
 use std::{
     borrow::Cow,
     path::{Path, PathBuf},
+    pin::Pin,
     time::Duration,
 };
 
+use backon::{ExponentialBuilder, Retryable as _};
 use sqlx::{
     Connection as _, Row as _, SqliteConnection,
     migrate::{Migration, MigrationType, Migrator},
@@ -108,7 +110,18 @@ impl SqliteStore {
             }
             Err(error) => return Err(io(path, &error)),
         }
-        check_and_migrate(path).await.map_err(|error| named(path, error))?;
+        // Another process that opens or closes the file holds it for a moment, and SQLite
+        // does not wait for that by itself.
+        let patience = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(10))
+            .with_max_delay(Duration::from_millis(500))
+            .with_max_times(15)
+            .with_jitter();
+        (|| check_and_migrate(path))
+            .retry(patience)
+            .when(|error| error.kind() == StoreErrorKind::Busy)
+            .await
+            .map_err(|error| named(path, error))?;
         Ok(Self::new(path.to_owned(), options(path), crash, temporary))
     }
 }
@@ -130,7 +143,7 @@ fn named(path: &Path, error: StoreError) -> StoreError {
 /// Makes a migrated database under a name of its own, then gives it its real name.
 async fn build(path: &Path) -> Result<(), StoreError> {
     let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".new-{}", std::process::id()));
+    draft.push(format!(".new-{}", crate::SessionId::fresh()));
     let draft = PathBuf::from(draft);
     let remove = |draft: &Path| {
         for ending in ["", "-wal", "-shm", "-journal"] {
@@ -174,11 +187,17 @@ async fn build(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    migrator()
-        .run(connection)
-        .await
-        .map_err(|error| StoreError::new(StoreErrorKind::Other, error))
+/// Not `Migrator::run`: the compiler cannot see through its lifetimes that the future may
+/// move between threads. Boxed, because it is large.
+fn migrate(
+    connection: &mut SqliteConnection,
+) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + '_>> {
+    Box::pin(async move {
+        migrator()
+            .run_direct(None, connection, false)
+            .await
+            .map_err(|error| StoreError::new(StoreErrorKind::Other, error))
+    })
 }
 
 async fn check_and_migrate(path: &Path) -> Result<(), StoreError> {

@@ -231,6 +231,17 @@ impl SqliteStore {
         Ok(events)
     }
 
+    /// Reads the numbers of the first events of all commits of a project.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn commits(&self, project: ProjectId) -> Result<Vec<i64>, StoreError> {
+        Ok(sqlx::query_scalar(sql::COMMITS)
+            .bind(project.uuid())
+            .fetch_all(&mut *self.reader().await?)
+            .await?)
+    }
+
     /// Reads the attempts that another one followed.
     ///
     /// # Errors

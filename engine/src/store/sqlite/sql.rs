@@ -69,8 +69,10 @@ pub(super) static PUT_STEPS: Bulk = Bulk::new(
         until = excluded.until,
         first_child = coalesce(excluded.first_child, first_child),
         items = coalesce(excluded.items, items),
-        output = coalesce(excluded.output, output),
-        blob_size = coalesce(excluded.blob_size, blob_size),
+        output = case when excluded.blob_size is null
+            then coalesce(excluded.output, output) end,
+        blob_size = case when excluded.output is null
+            then coalesce(excluded.blob_size, blob_size) end,
         error = excluded.error
      where excluded.generation >= generation",
 );
@@ -229,6 +231,9 @@ pub(super) const EVENTS: &str = "
 select first, body from events
 where project = $1 and last > $2
 order by first limit $3";
+
+pub(super) const COMMITS: &str =
+    "select first from events where project = $1 order by first";
 
 pub(super) const ATTEMPTS: &str = "
 select no, generation, attempt, state, started_at, finished_at, error, output

@@ -1,0 +1,242 @@
+//! Crashes at every write: whatever the moment, the end is that of an undisturbed run, and
+//! nothing that was recorded runs again.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use dandori::{
+    Context, Engine, EngineBuilder, ProjectHandle, StepError, handler_fn,
+    store::{CrashPoint, Store},
+};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::stage::{ended, yaml};
+
+/// Retries, an allowed failure, rules, a condition, a template, an expansion, a sleep and
+/// fan-ins.
+const DOCUMENT: &str = "
+name: every kind of step
+templates:
+  pair:
+    params: { value: {} }
+    tasks:
+      double: { kind: calc, with: { value: '${{ params.value * 2 }}' } }
+      flaky: { kind: flaky, needs: [double], with: { value: '${{ tasks.double.output + 1 }}' }, retry: { max_retries: 5, delay: 1ms } }
+    output: '${{ tasks.flaky.output }}'
+tasks:
+  start: { kind: calc, with: { value: 1 } }
+  broken: { kind: broken, needs: [start], allow_failure: true }
+  fallback: { kind: calc, needs: [broken], rule: any_failed, with: { value: '${{ tasks.broken.error.code }}' } }
+  never: { kind: calc, needs: [start], if: tasks.start.output > 100, with: { value: 0 } }
+  after_never: { kind: calc, needs: [never], rule: none_failed, with: { value: 5 } }
+  pair: { use: pair, needs: [start], with: { value: '${{ tasks.start.output }}' } }
+  each: { kind: calc, needs: [pair], for_each: [1, 2, 3], window: 2, with: { value: '${{ item * tasks.pair.output }}' } }
+  nap: { kind: nap, needs: [start] }
+  sum: { kind: calc, needs: [fallback, after_never, each, nap], with: { value: ['${{ tasks.each.output }}', '${{ tasks.fallback.output }}', '${{ tasks.nap.output }}'] } }
+  lost: { kind: calc, needs: [after_never], if: 'tasks.after_never.output.nothing', with: { value: 0 }, allow_failure: true }
+";
+
+/// Every execution of a handler: the step with its key.
+type Witness = Arc<Mutex<Vec<String>>>;
+
+fn kinds(builder: EngineBuilder, witness: &Witness) -> EngineBuilder {
+    let see = |ctx: &Context, witness: &Witness| {
+        witness.lock().unwrap().push(ctx.step().to_owned());
+    };
+    let calc = {
+        let witness = Arc::clone(witness);
+        move |ctx: Context, input: Value| {
+            see(&ctx, &witness);
+            async move { Ok(input["value"].clone()) }
+        }
+    };
+    let flaky = {
+        let witness = Arc::clone(witness);
+        move |ctx: Context, input: Value| {
+            see(&ctx, &witness);
+            async move {
+                match ctx.attempt() {
+                    1 => Err(StepError::retry("timeout", "late")),
+                    _ => Ok(input["value"].clone()),
+                }
+            }
+        }
+    };
+    let broken = {
+        let witness = Arc::clone(witness);
+        move |ctx: Context, _: Value| {
+            see(&ctx, &witness);
+            async move { Err::<Value, _>(StepError::fail("broken", "for good")) }
+        }
+    };
+    builder
+        .handler(handler_fn("calc", calc))
+        .handler(handler_fn("flaky", flaky))
+        .handler(handler_fn("broken", broken))
+        .handler(Nap)
+        .crash_limit(0)
+}
+
+struct Nap;
+
+#[async_trait::async_trait]
+impl dandori::Handler for Nap {
+    fn kind(&self) -> &'static str {
+        "nap"
+    }
+
+    async fn run(
+        &self,
+        _: Context,
+        _: &serde_json::value::RawValue,
+    ) -> Result<dandori::Outcome, StepError> {
+        let output = dandori::to_raw(&json!("rested"))?;
+        Ok(dandori::Outcome::After {
+            wait: std::time::Duration::from_millis(2),
+            output,
+        })
+    }
+}
+
+/// Everything about an ended project that a crash must not change.
+async fn end_state(project: &ProjectHandle) -> Vec<String> {
+    let view = ended(project).await;
+    let mut lines = vec![format!("{} {:?} {:?}", view.state, view.output, view.counts)];
+    for step in &view.steps {
+        let error = step.error.as_ref().map(|error| error.code.to_string());
+        lines.push(format!("{} {} {:?} {error:?}", step.name, step.state, step.output));
+    }
+    lines
+}
+
+async fn undisturbed(folder: &Path) -> Vec<String> {
+    let store = Store::open(&folder.join("calm.db"), true).await.unwrap();
+    let engine = kinds(Engine::builder().store(store), &Witness::default())
+        .start()
+        .await
+        .unwrap();
+    let project = engine.submit(yaml(DOCUMENT)).await.unwrap();
+    let state = end_state(&project).await;
+    engine.shutdown().await;
+    assert!(state[0].starts_with("succeeded"), "{state:?}");
+    state
+}
+
+/// Runs until the process "dies" at a write that `dies` names; returns whether it did.
+async fn run_until(
+    path: &Path,
+    witness: &Witness,
+    concurrency: usize,
+    batch: usize,
+    dies: impl Fn(usize, CrashPoint) -> bool + Send + Sync + 'static,
+) -> bool {
+    let count = AtomicUsize::new(0);
+    let death = Arc::new(Notify::new());
+    let dead = Arc::clone(&death);
+    let store = Store::open_for_crashes(path, move |point| {
+        let dies = dies(count.fetch_add(1, Ordering::SeqCst), point);
+        if dies {
+            dead.notify_one();
+        }
+        dies
+    })
+    .await
+    .unwrap();
+    let builder = kinds(Engine::builder().store(store), witness);
+    let started = builder.concurrency(concurrency).max_batch(batch).start().await;
+    let Ok(engine) = started else { return true };
+    let project = match engine.open_projects().await.unwrap().pop() {
+        Some(project) => Ok(project),
+        None => engine.submit(yaml(DOCUMENT)).await,
+    };
+    let died = match project {
+        Ok(project) => tokio::select! {
+            ended = project.wait() => ended.is_err(),
+            () = death.notified() => true,
+        },
+        Err(_) => true,
+    };
+    // What is left of the "dead" process must not write any more, and does not wait.
+    engine.shutdown().await;
+    died
+}
+
+/// The steps whose success is recorded.
+async fn recorded(path: &Path) -> BTreeSet<String> {
+    let engine = Engine::builder().existing_sqlite(path).connect().await.unwrap();
+    let Ok(project) = engine.find("last").await else { return BTreeSet::new() };
+    let view = project.view().await.unwrap();
+    let done = |step: &&dandori::StepDetails| step.state.as_str() == "succeeded";
+    view.steps.iter().filter(done).map(|step| step.name.clone()).collect()
+}
+
+/// Goes on after a crash and compares.
+async fn goes_on(path: &Path, witness: &Witness, calm: &[String], what: &str) {
+    let done = recorded(path).await;
+    let before = witness.lock().unwrap().len();
+    let builder = kinds(Engine::builder().sqlite(path), witness);
+    let engine = builder.concurrency(3).start().await.unwrap();
+    let project = match engine.find("last").await {
+        Ok(project) => project,
+        // Nothing was acknowledged, so nothing may be left.
+        Err(_) => engine.submit(yaml(DOCUMENT)).await.unwrap(),
+    };
+    assert_eq!(end_state(&project).await, calm, "{what}");
+    for step in &witness.lock().unwrap()[before..] {
+        assert!(!done.contains(step), "{what}: {step} was recorded and ran again");
+    }
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_before_or_after_any_write_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let calm = undisturbed(folder.path()).await;
+    let mut points = 0;
+    loop {
+        let path = folder.path().join(format!("crash-{points}.db"));
+        let witness = Witness::default();
+        let point = points;
+        // One transition a commit and one step at a time: the same writes each time.
+        let died = run_until(&path, &witness, 1, 1, move |at, _| at == point).await;
+        if !died {
+            break;
+        }
+        goes_on(&path, &witness, &calm, &format!("crash point {point}")).await;
+        points += 1;
+    }
+    println!("FIGURE 3 | crash points, each resumed to the same end | {points}");
+    assert!(points > 60, "only {points} writes were seen");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crashes_at_random_writes_in_a_row_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let calm = undisturbed(folder.path()).await;
+    let rounds = if std::env::var_os("DANDORI_FULL").is_some() { 100 } else { 25 };
+    for seed in 0..rounds {
+        let path = folder.path().join(format!("random-{seed}.db"));
+        let witness = Witness::default();
+        let mut state: u64 = seed * 2 + 1;
+        for cut in 0..6 {
+            // A linear congruential generator is random enough for where to cut.
+            state =
+                state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695);
+            let after = usize::try_from(state >> 59).unwrap();
+            let died =
+                run_until(&path, &witness, 4, 512, move |at, _| at == after).await;
+            if !died {
+                break;
+            }
+            let _ = cut;
+        }
+        goes_on(&path, &witness, &calm, &format!("seed {seed}")).await;
+    }
+}
