@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Clock, Error, Handler, Kinds, ProjectHandle, ProjectId, SessionId, State,
+    plan::Plan,
     plans::Plans,
     spec::{
         self, CompileOptions, Compiled, Diagnostic, Document, Limits, Path, Source,
@@ -437,7 +438,7 @@ impl Engine {
         compiled: Compiled,
     ) -> Result<ProjectHandle, Error> {
         if self.0.worker.is_some() {
-            self.check_allowed(&compiled)?;
+            self.check_allowed(&compiled.plan)?;
         }
         // Held until it is adopted, so that it need not be read and parsed again.
         let plan = Arc::new(compiled.plan);
@@ -473,26 +474,35 @@ impl Engine {
     /// Executes a project here, if this engine executes at all.
     ///
     /// # Errors
-    /// When the project cannot be loaded.
+    /// [`Error::Refused`] when this engine may not run one of its kinds; else when the
+    /// project cannot be loaded.
     pub async fn execute(&self, id: ProjectId) -> Result<(), Error> {
         if let Some(worker) = &self.0.worker {
+            self.check_project(id).await?;
             worker.adopt(id).await?;
         }
         Ok(())
+    }
+
+    /// Refuses a recorded project whose kinds this engine has not or may not run.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], or the database's.
+    pub async fn check_project(&self, id: ProjectId) -> Result<(), Error> {
+        let row = self.project(id).row().await?;
+        let plan = self.0.plans.get(&self.0.store, row.plan_hash).await?;
+        self.check_allowed(&plan)
     }
 
     /// Refuses kinds that this host has not switched on, before anything starts.
     ///
     /// # Errors
     /// [`Error::Refused`].
-    pub fn check_allowed(&self, compiled: &Compiled) -> Result<(), Error> {
-        for kind in compiled.kinds() {
-            let refused = self.0.kinds.get(kind).and_then(|handler| handler.refused());
-            if let Some(reason) = refused {
-                return Err(Error::Refused { kind: kind.to_owned(), reason });
-            }
+    pub fn check_allowed(&self, plan: &Plan) -> Result<(), Error> {
+        match self.0.kinds.refused(plan) {
+            Some((kind, reason)) => Err(Error::Refused { kind, reason }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// A handle to a project that is known to exist.
@@ -533,32 +543,6 @@ impl Engine {
     pub async fn shutdown(&self) {
         if let Some(worker) = &self.0.worker {
             worker.shutdown().await;
-        }
-    }
-}
-
-impl Compiled {
-    /// The kinds the project uses, bodies of `for_each` included.
-    pub fn kinds(&self) -> Vec<&str> {
-        let mut kinds = std::collections::BTreeSet::new();
-        collect_kinds(&self.plan, &mut kinds);
-        kinds.into_iter().collect()
-    }
-}
-
-fn collect_kinds<'p>(
-    plan: &'p crate::plan::Plan,
-    kinds: &mut std::collections::BTreeSet<&'p str>,
-) {
-    for step in plan.steps() {
-        match &step.action {
-            crate::plan::Action::Run { kind, .. } => {
-                kinds.insert(kind);
-            }
-            crate::plan::Action::ForEach(for_each) => {
-                collect_kinds(&for_each.body.0, kinds)
-            }
-            crate::plan::Action::Join { .. } => {}
         }
     }
 }

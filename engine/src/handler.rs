@@ -19,7 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ProjectId, StepError, Timestamp};
+use crate::{ProjectId, StepError, Timestamp, plan::Plan};
 
 /// A parameter of a kind, in the order in which arguments by position fill them.
 #[derive(Clone, Debug, PartialEq)]
@@ -199,6 +199,17 @@ impl Kinds {
     /// Finds the handler of a kind.
     pub fn get(&self, kind: &str) -> Option<&Arc<dyn Handler>> {
         self.0.get(kind)
+    }
+
+    /// The first kind of a plan that cannot be run here, and why.
+    pub fn refused(&self, plan: &Plan) -> Option<(String, String)> {
+        plan.kinds().into_iter().find_map(|kind| {
+            let reason = match self.get(kind) {
+                Some(handler) => handler.refused()?,
+                None => "this engine has no handler for it".to_owned(),
+            };
+            Some((kind.to_owned(), reason))
+        })
     }
 
     /// The names of all kinds, sorted.

@@ -34,5 +34,5 @@ pub use crate::{
     },
     id::{InvalidId, ProjectId, SessionId},
     project::{ProjectHandle, ReplayPlan, ReplayStep, Steered},
-    view::{EventView, ProjectView, Snapshot, StepDetails},
+    view::{EventView, Progress, ProjectView, Snapshot, StepDetails},
 };

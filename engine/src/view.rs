@@ -69,7 +69,7 @@ pub struct StepDetails {
     /// For what and until when it waits.
     pub waiting: Option<(WaitReason, Timestamp)>,
     /// The latest progress of a running attempt.
-    pub progress: Option<(f64, String)>,
+    pub progress: Option<Progress>,
     /// Its queue.
     pub queue: String,
     /// When its latest attempt started.
@@ -78,17 +78,21 @@ pub struct StepDetails {
     pub finished_at: Option<Timestamp>,
 }
 
+/// How far an attempt is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Progress {
+    /// From 0 to 1.
+    pub fraction: f64,
+    /// What it does.
+    pub message: String,
+}
+
 impl Serialize for StepDetails {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Waiting {
             reason: &'static str,
             until: Timestamp,
-        }
-        #[derive(Serialize)]
-        struct Progress<'a> {
-            fraction: f64,
-            message: &'a str,
         }
         let mut step = serializer.serialize_struct("Step", 12)?;
         step.serialize_field("name", &self.name)?;
@@ -102,11 +106,7 @@ impl Serialize for StepDetails {
             .waiting
             .map(|(reason, until)| Waiting { reason: reason.as_str(), until });
         step.serialize_field("waiting", &waiting)?;
-        let progress = self
-            .progress
-            .as_ref()
-            .map(|(fraction, message)| Progress { fraction: *fraction, message });
-        step.serialize_field("progress", &progress)?;
+        step.serialize_field("progress", &self.progress)?;
         step.serialize_field("queue", &self.queue)?;
         step.serialize_field("started_at", &self.started_at)?;
         step.serialize_field("finished_at", &self.finished_at)?;
@@ -186,7 +186,7 @@ impl ProjectView {
 async fn latest_progress(
     snapshot: &Snapshot,
     store: &Store,
-) -> Result<BTreeMap<StepNo, (f64, String)>, StoreError> {
+) -> Result<BTreeMap<StepNo, Progress>, StoreError> {
     const LOOKED_AT: i64 = 2_000;
     let after = snapshot.stored.row.last_event - LOOKED_AT;
     let mut latest = BTreeMap::new();
@@ -195,10 +195,10 @@ async fn latest_progress(
         let Some(no) = record.no.filter(|no| *no < snapshot.run.len()) else {
             continue;
         };
-        if let Some(progress) = record.progress {
+        if let Some((fraction, message)) = record.progress {
             let view = snapshot.run.view(no);
             if view.state == StepState::Running && view.attempt == record.attempt {
-                latest.insert(no, progress);
+                latest.insert(no, Progress { fraction, message });
             }
         }
     }
@@ -257,8 +257,8 @@ pub struct EventView {
     pub state: Option<&'static str>,
     /// The error.
     pub error: Option<StepError>,
-    /// Fraction and message.
-    pub progress: Option<(f64, String)>,
+    /// How far the attempt is.
+    pub progress: Option<Progress>,
     /// Until when the step waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
@@ -269,17 +269,20 @@ pub struct EventView {
 
 impl EventView {
     pub(crate) fn of(seq: i64, record: Record, run: &Run) -> Self {
+        let step = record.no.map(|no| run.name(no));
+        let progress = record.progress;
         Self {
             seq,
             at: record.at,
             kind: record.kind.as_str(),
-            step: record.no.map(|no| run.name(no)),
             attempt: (record.attempt > 0).then_some(record.attempt),
             state: record.kind.state(),
-            error: record.error,
-            progress: record.progress,
+            error: record.error.map(|error| StepError { step: step.clone(), ..error }),
+            progress: progress
+                .map(|(fraction, message)| Progress { fraction, message }),
             until: record.until,
             record: record.kind,
+            step,
         }
     }
 }

@@ -65,6 +65,7 @@ impl Chat {
             model: settings.llm_model.clone(),
             key: settings.llm_api_key.clone(),
             timeouts: Timeouts {
+                answer: settings.llm_timeout,
                 idle: settings.llm_timeout,
                 total: settings.total_timeout.max(settings.llm_timeout),
             },

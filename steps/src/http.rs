@@ -165,7 +165,7 @@ impl Handler for Request {
             Some(accepted) => accepted.iter().any(|accepted| accepted.has(status)),
             None => (200..300).contains(&status),
         };
-        let call = call_of(&input)?;
+        let call = Call { timeouts: Some(self.web.patient()), ..call_of(&input)? };
         let reply = self.web.send(&ctx, call, &accepts).await?;
         if !accepts(reply.status.as_u16()) {
             return Err(reply.failure(|text| ctx.mask(text)));

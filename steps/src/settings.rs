@@ -69,7 +69,8 @@ pub struct Settings {
     pub network: Network,
     /// Longest time to connect, 5 s.
     pub connect_timeout: Duration,
-    /// Longest silence while an answer is read, 30 s.
+    /// Longest silence while an answer is read, and before one of a search, 30 s. A
+    /// service called by `http.request` may work as long as the whole may take.
     pub idle_timeout: Duration,
     /// Longest silence of a language model, 10 min: it answers after it has thought.
     pub llm_timeout: Duration,

@@ -14,6 +14,9 @@ use super::{
     text::{program, quote, took},
 };
 
+/// How often it is tried whether the other executor has ended.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
 pub(super) async fn run(common: &Common, args: Run) -> Result<Exit, Failure> {
     let project = document::read(&args.file, &args.input)?;
     let kinds = document::all_kinds();
@@ -37,14 +40,26 @@ pub(super) async fn run(common: &Common, args: Run) -> Result<Exit, Failure> {
 }
 
 pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failure> {
-    let builder = Engine::builder().existing_sqlite(common.path()?);
-    let builder = if args.id.is_some() { builder.only_own() } else { builder };
     let settings = args.execution.settings();
-    let engine = args.execution.equip(builder, &settings, "resume")?.start().await?;
-    let projects = match &args.id {
-        Some(id) => vec![engine.find(id).await?],
-        None => engine.open_projects().await?,
+    let builder = || {
+        let builder = Engine::builder().existing_sqlite(common.path()?);
+        let builder = if args.id.is_some() { builder.only_own() } else { builder };
+        args.execution.equip(builder, &settings, "resume")
     };
+    // Looked at before anything is executed: what is not allowed here starts nowhere.
+    let reader = builder()?.connect().await?;
+    let found = match &args.id {
+        Some(id) => vec![reader.find(id).await?],
+        None => reader.open_projects().await?,
+    };
+    for project in &found {
+        if !project.row().await?.state.is_terminal() {
+            reader.check_project(project.id()).await?;
+        }
+    }
+    let engine = builder()?.start().await?;
+    let projects: Vec<ProjectHandle> =
+        found.iter().map(|project| engine.project(project.id())).collect();
     if projects.is_empty() {
         anstream::eprintln!("nothing to resume: every project has ended");
         engine.shutdown().await;
@@ -104,24 +119,36 @@ pub(super) async fn wait_or_execute(
     project: &ProjectHandle,
     command: &str,
 ) -> Result<Exit, Failure> {
-    let builder = Engine::builder().existing_sqlite(common.path()?).only_own();
     let settings = execution.settings();
-    match execution.equip(builder, &settings, command)?.start().await {
-        Ok(engine) => {
-            let handle = engine.project(project.id());
-            engine.execute(handle.id()).await?;
-            let progress = begin(&handle).await?;
-            finish(common, &engine, &[handle], progress, None).await
+    let mut progress = begin(project).await?;
+    loop {
+        let builder = Engine::builder().existing_sqlite(common.path()?).only_own();
+        match execution.equip(builder, &settings, command)?.start().await {
+            Ok(engine) => {
+                let handle = engine.project(project.id());
+                if !handle.row().await?.state.is_terminal() {
+                    engine.execute(handle.id()).await?;
+                }
+                return finish(common, &engine, &[handle], progress, None).await;
+            }
+            // Somebody executes; perhaps this project, perhaps only another.
+            Err(Error::Locked(_)) => {}
+            Err(error) => return Err(error.into()),
         }
-        Err(Error::Locked(_)) => {
-            let mut progress = begin(project).await?;
-            follow(project, &mut progress).await?;
+        let ended = tokio::select! {
+            result = follow(project, &mut progress) => { result?; true }
+            () = tokio::time::sleep(TRY_AGAIN) => false,
+            signal = interrupted() => {
+                progress.finish();
+                return Ok(Exit::Interrupted(signal));
+            }
+        };
+        if ended {
             progress.finish();
             let view = project.view().await?;
             print_result(common, &view);
-            Ok(Exit::of(view.state))
+            return Ok(Exit::of(view.state));
         }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -235,7 +262,12 @@ pub(super) async fn stopped(
         anstream::eprintln!("  {}", resume(project));
     }
     if exit == Exit::TimedOut {
-        return Err(Failure::Engine(Error::TimedOut));
+        return Err(Failure::Own {
+            exit,
+            code: "timed_out",
+            message: "the time of --timeout is up".to_owned(),
+            help: "everything recorded is kept; the line above goes on".to_owned(),
+        });
     }
     Ok(exit)
 }

@@ -154,8 +154,9 @@ impl Progress {
                 )
             }
             RecordKind::StepProgressed => {
-                let (fraction, message) = event.progress.as_ref()?;
-                format!("  {name}: {:.0}% {}", fraction * 100.0, one_line(message))
+                let progress = event.progress.as_ref()?;
+                let percent = progress.fraction * 100.0;
+                format!("  {name}: {percent:.0}% {}", one_line(&progress.message))
             }
             RecordKind::StepExpanded => return None,
             RecordKind::ProjectFailed if event.error.is_some() => {

@@ -126,8 +126,8 @@ fn row(step: &StepDetails) -> Vec<String> {
     };
     let note = match (&step.waiting, &step.progress, &step.error) {
         (Some((reason, until)), _, _) => format!("{reason} until {until}"),
-        (_, Some((fraction, message)), _) => {
-            format!("{:.0}% {}", fraction * 100.0, one_line(message))
+        (_, Some(progress), _) => {
+            format!("{:.0}% {}", progress.fraction * 100.0, one_line(&progress.message))
         }
         (_, _, Some(error)) => cut(&one_line(&error.to_string()), 80),
         _ => String::new(),

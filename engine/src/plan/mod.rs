@@ -14,7 +14,10 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use petgraph::{Direction, graph::DiGraph};
 use serde::{Deserialize, Serialize};
@@ -207,6 +210,22 @@ impl Plan {
     /// The stored form.
     pub fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes
+    }
+
+    /// The kinds of its steps, bodies of `for_each` included.
+    pub fn kinds(&self) -> BTreeSet<&str> {
+        let mut kinds = BTreeSet::new();
+        let mut plans = vec![self];
+        while let Some(plan) = plans.pop() {
+            for step in plan.steps() {
+                match &step.action {
+                    Action::Run { kind, .. } => drop(kinds.insert(kind.as_str())),
+                    Action::ForEach(for_each) => plans.push(&for_each.body.0),
+                    Action::Join { .. } => {}
+                }
+            }
+        }
+        kinds
     }
 
     /// Steps, edges, depth and width.

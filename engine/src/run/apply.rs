@@ -301,6 +301,7 @@ impl Run {
         if uncertain {
             let error = StepError {
                 code: "outcome_unknown".into(),
+                class: ErrorClass::Lost,
                 message: format!(
                     "interrupted, and may not be repeated: {}",
                     error.message

@@ -93,6 +93,13 @@ impl Scheduler {
         }
         let (adoptions, epoch) = (row.adoptions, row.epoch);
         let plan = self.config.plans.get(&store, row.plan_hash).await?;
+        if let Some((kind, reason)) = self.config.kinds.refused(&plan)
+            && !self.config.steer_only
+        {
+            // It would fail where another executor can run it.
+            let message = format!("`{kind}` is refused here: {reason}");
+            return Err(StoreError::new(StoreErrorKind::Other, message));
+        }
         let (adopted, owned) = tokio::task::spawn_blocking(move || {
             let owned = Owned::new(&adopted, plan, session);
             (adopted, owned)

@@ -305,9 +305,16 @@ impl<'a> Binder<'a> {
         Ok(Value::from(BTreeMap::from([
             ("output", output),
             ("state", Value::from(view.state.as_str())),
-            ("error", view.error.map_or(Value::from(()), json)),
+            (
+                "error",
+                view.error.map_or(Value::from(()), |error| self.error(no, error)),
+            ),
             ("attempts", Value::from(view.attempt)),
         ])))
+    }
+
+    fn error(&self, no: StepNo, error: &StepError) -> Value {
+        json(&StepError { step: Some(self.run.name(no)), ..error.clone() })
     }
 
     fn output_value(&mut self, no: StepNo) -> Result<Value, StepError> {

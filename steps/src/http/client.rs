@@ -74,7 +74,9 @@ pub(crate) struct Web {
 /// The time limits of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// Of silence.
+    /// Until an answer begins.
+    pub(crate) answer: Duration,
+    /// Of silence within an answer.
     pub(crate) idle: Duration,
     /// Of everything.
     pub(crate) total: Duration,
@@ -114,9 +116,18 @@ impl Web {
         };
         let client =
             builder.build().map_err(|error| SetupError::Client(describe(error)))?;
-        let timeouts =
-            Timeouts { idle: settings.idle_timeout, total: settings.total_timeout };
+        let timeouts = Timeouts {
+            answer: settings.idle_timeout,
+            idle: settings.idle_timeout,
+            total: settings.total_timeout,
+        };
         Ok(Self { client, network, timeouts, max_body: settings.max_body })
+    }
+
+    /// The time limits for a service that works before it answers: it may be silent as
+    /// long as the whole may take.
+    pub(crate) fn patient(&self) -> Timeouts {
+        Timeouts { answer: self.timeouts.total, ..self.timeouts }
     }
 
     /// Which addresses this client reaches.
@@ -133,7 +144,7 @@ impl Web {
     ) -> Result<Reply, StepError> {
         let timeouts = call.timeouts.unwrap_or(self.timeouts);
         tokio::select! {
-            reply = self.follow(ctx, call, timeouts.idle, accepts) => reply,
+            reply = self.follow(ctx, call, timeouts, accepts) => reply,
             () = tokio::time::sleep(timeouts.total) => Err(StepError::retry(
                 "timeout",
                 format!("no complete answer within {:?}", timeouts.total),
@@ -146,7 +157,7 @@ impl Web {
         &self,
         ctx: &Context,
         mut call: Call,
-        idle: Duration,
+        timeouts: Timeouts,
         accepts: &(dyn Fn(u16) -> bool + Sync),
     ) -> Result<Reply, StepError> {
         let key = HeaderValue::from_str(&ctx.idempotency_key());
@@ -156,7 +167,7 @@ impl Web {
         call.headers.insert(ATTEMPT, HeaderValue::from(ctx.attempt()));
         let mut redirects = 0;
         loop {
-            let reply = self.exchange(&call, idle).await?;
+            let reply = self.exchange(&call, timeouts).await?;
             let Some(target) = redirect_of(&reply) else { return Ok(reply) };
             if accepts(reply.status.as_u16()) {
                 return Ok(reply);
@@ -171,7 +182,11 @@ impl Web {
         }
     }
 
-    async fn exchange(&self, call: &Call, idle: Duration) -> Result<Reply, StepError> {
+    async fn exchange(
+        &self,
+        call: &Call,
+        timeouts: Timeouts,
+    ) -> Result<Reply, StepError> {
         if self.network == Network::Public {
             check_host(&call.url)
                 .map_err(|blocked| StepError::fail("blocked_address", blocked))?;
@@ -179,7 +194,8 @@ impl Web {
         let mut request = reqwest::Request::new(call.method.clone(), call.url.clone());
         *request.headers_mut() = call.headers.clone();
         *request.body_mut() = call.body.clone().map(Into::into);
-        let mut response = within(idle, self.client.execute(request)).await?;
+        let mut response =
+            within(timeouts.answer, self.client.execute(request)).await?;
         if response.content_length().is_some_and(|length| length > self.max_body as u64)
         {
             return Err(self.too_large());
@@ -188,7 +204,7 @@ impl Web {
         let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();
         // Counted after decoding, so that a small body cannot unpack to a large one.
-        while let Some(chunk) = within(idle, response.chunk()).await? {
+        while let Some(chunk) = within(timeouts.idle, response.chunk()).await? {
             if body.len() + chunk.len() > self.max_body {
                 return Err(self.too_large());
             }
