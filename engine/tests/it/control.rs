@@ -259,9 +259,9 @@ async fn progress_and_logs_of_an_attempt_are_kept() {
     let call = stage.next().await;
     call.ctx.log("one line");
     call.ctx.progress(f64::NAN, "no idea");
-    let shows = |progress: (f64, &str)| {
-        let (project, progress) =
-            (project.clone(), (progress.0, progress.1.to_owned()));
+    let shows = |(fraction, message): (f64, &str)| {
+        let progress = dandori::Progress { fraction, message: message.to_owned() };
+        let project = project.clone();
         async move { project.view().await.unwrap().steps[0].progress == Some(progress) }
     };
     stage.until("progress shows", || shows((0.0, "no idea"))).await;

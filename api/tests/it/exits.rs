@@ -1,0 +1,303 @@
+//! Exit codes and streams: stdout is data, stderr is everything else.
+
+use crate::command::Place;
+
+const TWO: &str = "name: two
+tasks:
+  a: { kind: noop, with: { output: 1 } }
+  b: { kind: noop, needs: [a], with: { output: '${{ tasks.a.output + 1 }}' } }
+";
+
+#[test]
+fn a_project_that_succeeds_prints_its_output_and_exits_with_0() {
+    let place = Place::new();
+    place.write("two.yaml", TWO);
+    let ended = place.run(&["run", "two.yaml"]).exits(0);
+    assert_eq!(ended.stdout, "{\n  \"b\": 2\n}\n");
+    assert!(ended.stderr.contains("creating dandori.db"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("two: succeeded in"), "{}", ended.stderr);
+    let json = place.run(&["run", "two.yaml", "--json"]).exits(0).json();
+    assert_eq!(json["state"], "succeeded");
+    assert_eq!(json["counts"]["succeeded"], 2);
+    assert_eq!(json["steps"][1]["output"], 2);
+    assert_eq!(json["steps"][1]["attempts"], 1);
+    let keys: Vec<&str> =
+        json.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "id",
+            "name",
+            "state",
+            "reason",
+            "output",
+            "created_at",
+            "started_at",
+            "finished_at",
+            "counts",
+            "steps"
+        ]
+    );
+    let keys: Vec<&str> =
+        json["steps"][0].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "name",
+            "kind",
+            "state",
+            "generation",
+            "attempts",
+            "output",
+            "error",
+            "waiting",
+            "progress",
+            "queue",
+            "started_at",
+            "finished_at"
+        ]
+    );
+}
+
+#[test]
+fn a_project_that_fails_shows_the_failure_first_and_exits_with_1() {
+    let place = Place::new();
+    place.write("bad.yaml", "tasks: {a: {kind: fail, with: {message: no luck}}, b: {kind: noop, needs: [a]}}");
+    let ended = place.run(&["run", "bad.yaml"]).exits(1);
+    assert!(
+        ended
+            .stdout
+            .lines()
+            .next()
+            .unwrap()
+            .contains("a failed after 1 attempts: failed: no luck"),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.stdout.contains("1 steps did not run because of them"));
+    let shown = place.run(&["show", "last", "--json", "--attempts"]).exits(0).json();
+    assert_eq!(shown["steps"][1]["error"]["failed_needs"][0], "a");
+    assert_eq!(shown["steps"][0]["error"]["step"], "a");
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let place = Place::new();
+    place.run(&["fly"]).exits(2);
+    place.run(&["run"]).exits(2);
+    place.write("two.yaml", TWO);
+    place.run(&["run", "two.yaml"]).exits(0);
+    // Consent is missing, and there is no terminal to ask on.
+    place.write("bad.yaml", "tasks: {a: {kind: fail}}");
+    place.run(&["run", "bad.yaml"]).exits(1);
+    let ended = place.run(&["replay", "last"]).exits(2);
+    assert!(ended.stderr.contains("--yes"), "{}", ended.stderr);
+    place.run(&["cancel", "last"]).exits(2);
+    let ended = place.run(&["run", "two.yaml", "--input", "x"]).exits(2);
+    assert!(ended.stderr.contains("name=value"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_broken_document_exits_with_3_and_leaves_no_trace() {
+    let place = Place::new();
+    place.write("broken.yaml", "tasks:\n  a: {kind: noob}\n");
+    let ended = place.run(&["run", "broken.yaml"]).exits(3);
+    assert!(ended.stderr.contains("broken.yaml:2:"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("did you mean `noop`?"), "{}", ended.stderr);
+    assert!(ended.stdout.is_empty());
+    assert!(!place.path().join("dandori.db").exists());
+    let json = place.run(&["validate", "broken.yaml", "--json"]).exits(3).json();
+    assert_eq!(json["valid"], false);
+    assert_eq!(json["diagnostics"][0]["line"], 2);
+    let error = place.run(&["run", "broken.yaml", "--json"]).exits(3).json();
+    assert_eq!(error["error"]["code"], "invalid_document");
+}
+
+#[test]
+fn what_is_not_there_exits_with_4() {
+    let place = Place::new();
+    place.write("two.yaml", TWO);
+    place.run(&["run", "nowhere.yaml"]).exits(4);
+    place.run(&["run", "two.yaml"]).exits(0);
+    let ended = place.run(&["show", "nobody", "--json"]).exits(4).json();
+    assert_eq!(ended["error"]["code"], "not_found");
+    place.run(&["logs", "last", "nobody"]).exits(4);
+}
+
+#[test]
+fn what_is_not_allowed_or_not_reached_exits_with_5() {
+    let place = Place::new();
+    place
+        .write("sh.yaml", "tasks: {a: {kind: shell.run, with: {argv: [touch, done]}}}");
+    let ended = place.run(&["run", "sh.yaml"]).exits(5);
+    assert!(ended.stderr.contains("--allow-shell"), "{}", ended.stderr);
+    place.run(&["submit", "sh.yaml"]).exits(0);
+    place.run(&["resume"]).exits(5);
+    assert!(!place.path().join("done").exists(), "refused before anything starts");
+    place.run(&["resume", "--allow-shell"]).exits(0);
+    assert!(place.path().join("done").exists());
+    place.run(&["list", "--database-url", "sqlite:none.db"]).exits(5);
+    assert!(!place.path().join("none.db").exists());
+    let ended = place.run(&["list", "--database-url", "mysql://u:secret@h/d"]).exits(5);
+    assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_read_only_folder_is_one_clear_error() {
+    let place = Place::new();
+    place.write("two.yaml", TWO);
+    let target = place.path().join("locked");
+    std::fs::create_dir(&target).unwrap();
+    // Root writes everywhere, so the folder is made immutable by its kind: /proc is none
+    // that a file can be created in.
+    let url = match cfg!(target_os = "linux") {
+        true => "sqlite:/proc/dandori.db".to_owned(),
+        false => format!("sqlite:{}", target.display()),
+    };
+    let ended = place.run(&["run", "two.yaml", "--database-url", &url]).exits(5);
+    let errors = ended.stderr.lines().filter(|line| line.starts_with("error")).count();
+    assert_eq!(errors, 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("/proc/dandori.db"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_full_disk_is_one_clear_error_and_loses_nothing() {
+    let place = Place::new();
+    // A small file system of its own, in a mount name space of its own.
+    place.write(
+        "full.yaml",
+        "max_parallel: 1
+tasks:
+  each:
+    for_each: '${{ range(200) | list }}'
+    kind: noop
+    with: { output: '${{ \"x\" * 30000 }}' }
+",
+    );
+    let script = format!(
+        "mount -t tmpfs -o size=2m tmpfs {0} && cp full.yaml {0}/ && cd {0} &&
+         {1} run full.yaml; echo code $?; {1} list --json; echo code $?",
+        place.path().join("small").display(),
+        env!("CARGO_BIN_EXE_dandori"),
+    );
+    std::fs::create_dir(place.path().join("small")).unwrap();
+    let made = std::process::Command::new("unshare")
+        .args(["--mount", "--map-root-user", "sh", "-c", &script])
+        .current_dir(place.path())
+        .output();
+    let Ok(output) = made else {
+        println!("NOT RUN: a full disk needs `unshare`, which is not here");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !said.contains("code") {
+        println!("NOT RUN: a full disk needs the right to mount: {errors}");
+        return;
+    }
+    assert!(said.contains("code 5"), "{said}\n{errors}");
+    let shown: Vec<&str> =
+        errors.lines().filter(|line| line.starts_with("error")).collect();
+    assert_eq!(shown.len(), 1, "{errors}");
+    assert!(errors.contains("free disk space"), "{errors}");
+    assert!(
+        said.contains("\"state\":\"running\"") && said.contains("code 0"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_cancelled_project_exits_with_6() {
+    let place = Place::new();
+    place.write("long.yaml", "tasks: {a: {kind: sleep, with: {for: 10m}}}");
+    let mut running = place.start(&["run", "long.yaml"]);
+    running.until("waits 10m");
+    place.run(&["cancel", "last"]).exits(0);
+    let ended = running.wait().exits(6);
+    assert!(ended.stderr.contains("cancelled"), "{}", ended.stderr);
+}
+
+#[test]
+fn out_of_time_exits_with_124_and_goes_on_later() {
+    let place = Place::new();
+    place.write("nap.yaml", "name: nap\ntasks: {a: {kind: sleep, with: {for: 2s}}}");
+    let ended = place.run(&["run", "nap.yaml", "--timeout", "300ms"]).exits(124);
+    let resume = ended.stderr.lines().find(|line| line.contains(" resume ")).unwrap();
+    let words: Vec<&str> = resume.split_whitespace().skip(1).collect();
+    place.run(&words).exits(0);
+    assert_eq!(
+        place.run(&["show", "nap", "--json"]).exits(0).json()["state"],
+        "succeeded"
+    );
+}
+
+#[test]
+fn a_signal_leaves_the_line_that_goes_on() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let place = Place::new();
+        place.write(
+            "long.yaml",
+            "tasks: {a: {kind: noop}, b: {kind: sleep, needs: [a], with: {for: 1h}}}",
+        );
+        let mut running = place.start(&["run", "long.yaml"]);
+        running.until("waits 1h");
+        running.signal(signal);
+        let ended = running.wait().exits(code);
+        let line =
+            ended.stderr.lines().find(|line| line.contains(" resume prj_")).unwrap();
+        assert!(line.contains("--database-url sqlite:dandori.db"), "{line}");
+        assert!(ended.stderr.contains("1 of 2 steps are recorded"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_replay_is_looked_at_and_then_done() {
+    let place = Place::new();
+    place.write(
+        "flaky.yaml",
+        "tasks: {good: {kind: noop}, bad: {kind: file.read, with: {path: missing.txt}}, then: {kind: noop, needs: [bad]}}",
+    );
+    place.run(&["run", "flaky.yaml"]).exits(1);
+    let plan = place.run(&["replay", "last", "--plan", "--json"]).exits(0).json();
+    let actions: Vec<&str> = plan["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(actions, ["reuse", "run", "run"]);
+    place.write("missing.txt", "here now");
+    let ended = place.run(&["replay", "last", "--yes", "--wait"]).exits(0);
+    assert!(ended.stderr.contains("2 steps run again, 1 are kept"), "{}", ended.stderr);
+}
+
+#[test]
+fn lists_streams_and_help_are_what_they_say() {
+    let place = Place::new();
+    place.write("two.yaml", TWO);
+    place.run(&["run", "two.yaml"]).exits(0);
+    let rows = place.run(&["list", "--json"]).exits(0).json_lines();
+    assert_eq!(rows[0]["name"], "two");
+    let events = place.run(&["watch", "last", "--json"]).exits(0).json_lines();
+    let numbers: Vec<i64> =
+        events.iter().map(|event| event["seq"].as_i64().unwrap()).collect();
+    assert_eq!(numbers, (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>());
+    assert_eq!(events[0]["type"], "project.submitted");
+    assert_eq!(events.last().unwrap()["type"], "project.succeeded");
+    let id = rows[0]["id"].as_str().unwrap();
+    for name in [id, &id[id.len() - 6..], "two", "last"] {
+        assert_eq!(place.run(&["show", name, "--json"]).exits(0).json()["id"], id);
+    }
+    let schema = place.run(&["schema"]).exits(0).json();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(place.run(&["completions", shell]).exits(0).stdout.contains("dandori"));
+    }
+    let help = place.run(&["--help"]).exits(0).stdout;
+    assert!(help.contains("Exit codes: 0 succeeded"), "{help}");
+    for format in ["svg", "dot", "mermaid", "text"] {
+        let graph =
+            place.run(&["graph", "two.yaml", "--format", format]).exits(0).stdout;
+        assert!(graph.contains('b'), "{graph}");
+    }
+}
