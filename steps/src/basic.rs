@@ -133,8 +133,14 @@ impl Handler for Sleep {
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {
+        if let Some(number) = with.get("for").filter(|value| value.is_number()) {
+            return Err(format!("`for`: {number} has no unit; write `{number}s`"));
+        }
         self.0.check(with)?;
-        static_text(with, "for").map_or(Ok(()), |text| parse_duration(text).map(|_| ()))
+        match static_text(with, "for").map(parse_duration) {
+            Some(Err(wrong)) => Err(format!("`for`: {wrong}")),
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     async fn run(&self, ctx: Context, input: &RawValue) -> Result<Outcome, StepError> {
@@ -170,6 +176,14 @@ fn null() -> Box<RawValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sleep_without_a_unit_is_refused_with_the_remedy() {
+        let refused = Sleep::new().check(&json!({"for": 5})).unwrap_err();
+        assert_eq!(refused, "`for`: 5 has no unit; write `5s`");
+        let refused = Sleep::new().check(&json!({"for": "5 minuets"})).unwrap_err();
+        assert!(refused.starts_with("`for`: `5 minuets` is not"), "{refused}");
+    }
 
     #[test]
     fn durations_need_a_unit() {

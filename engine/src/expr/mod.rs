@@ -4,10 +4,9 @@
 //! names, and listing what they refer to. No I/O: the caller looks up what
 //! [`references`] lists and hands it in as [`Names`].
 
+mod check;
 mod names;
 mod scan;
-#[cfg(test)]
-mod tests;
 
 use std::sync::OnceLock;
 
@@ -17,6 +16,7 @@ use minijinja::{
 use serde_json::value::RawValue;
 
 pub use self::{
+    check::{Fault, check, is_filter},
     names::{Names, json},
     scan::{Part, Reference, Unclosed, references, split},
 };
@@ -56,17 +56,6 @@ fn engine() -> &'static Engine<'static> {
         engine.remove_global("debug");
         engine
     })
-}
-
-/// Looks at the syntax of an expression.
-///
-/// # Errors
-/// A sentence about what is wrong.
-pub fn check(expression: &str) -> Result<(), String> {
-    engine()
-        .compile_expression(expression)
-        .map(|_| ())
-        .map_err(|error| describe(&error))
 }
 
 /// The names that an expression takes from its surroundings, unsorted.

@@ -12,6 +12,7 @@ pub(super) struct Positions(Vec<Value>);
 #[derive(Debug)]
 struct Value {
     at: Position,
+    is_collection: bool,
     /// The key under which it stands, and the key's place.
     key: Option<(String, Position)>,
     children: Vec<usize>,
@@ -24,9 +25,10 @@ impl Positions {
         parent: Option<usize>,
         key: Option<(String, Position)>,
         at: Position,
+        is_collection: bool,
     ) -> usize {
         let handle = self.0.len();
-        self.0.push(Value { at, key, children: vec![] });
+        self.0.push(Value { at, is_collection, key, children: vec![] });
         if let Some(parent) = parent {
             self.0[parent].children.push(handle);
         }
@@ -51,7 +53,9 @@ impl Positions {
             at = match (segment, &child.key) {
                 (Segment::KeyName(_), Some((_, key_at))) => *key_at,
                 // A block value starts on the next line; its key says more.
-                (Segment::Key(_), Some((_, key_at))) if child.at.0 != key_at.0 => {
+                (Segment::Key(_), Some((_, key_at)))
+                    if child.is_collection && child.at.0 != key_at.0 =>
+                {
                     *key_at
                 }
                 _ => child.at,

@@ -108,7 +108,7 @@ impl SqliteStore {
             }
             Err(error) => return Err(io(path, &error)),
         }
-        check_and_migrate(path).await.map_err(|error| named(path, error))?;
+        check_and_migrate(path).await.map_err(|error| named(path, &error))?;
         Ok(Self::new(path.to_owned(), options(path), crash, temporary))
     }
 }
@@ -123,7 +123,7 @@ fn io(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::new(kind, format!("{}: {error}", path.display()))
 }
 
-fn named(path: &Path, error: StoreError) -> StoreError {
+fn named(path: &Path, error: &StoreError) -> StoreError {
     StoreError::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
@@ -155,7 +155,7 @@ async fn build(path: &Path) -> Result<(), StoreError> {
     .await;
     if let Err(error) = made {
         remove(&draft);
-        return Err(named(path, error));
+        return Err(named(path, &error));
     }
     // A hard link fails where the name exists: two creators cannot both win.
     let linked = match std::fs::hard_link(&draft, path) {

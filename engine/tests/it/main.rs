@@ -1,0 +1,4 @@
+//! The tests of the engine from outside, in one binary so that they link once.
+
+mod compile;
+mod documents;
