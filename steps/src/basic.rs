@@ -158,8 +158,11 @@ impl Handler for Sleep {
 
 /// Reads `500ms`, `10s` or `1h30m`. A bare number has no unit and is refused.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || format!("`{text}` is not a duration such as `500ms`, `10s` or `1h30m`");
+    let wrong = || {
+        format!(
+            "`{text}` is not a duration; write one such as `500ms`, `10s` or `1h30m`"
+        )
+    };
     let duration =
         SpanParser::new().parse_duration(text.trim()).map_err(|_| wrong())?;
     let duration = Duration::try_from(duration).map_err(|_| wrong())?;

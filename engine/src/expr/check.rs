@@ -6,7 +6,7 @@
 use minijinja::ErrorKind;
 
 use super::{
-    describe, engine,
+    compile, describe, engine,
     scan::{is_name_start, name_end, next_byte, skip_quoted},
 };
 use crate::plan::{did_you_mean, nearest};
@@ -119,7 +119,7 @@ pub struct Fault {
 /// # Errors
 /// What is wrong, and the remedy.
 pub fn check(expression: &str) -> Result<(), Fault> {
-    if let Err(error) = engine().compile_expression(expression) {
+    if let Err(error) = compile(expression) {
         let help = operator_help(expression)
             .unwrap_or_else(|| "see docs/expressions.md for the language".to_owned());
         return Err(Fault { message: describe(&error), help });
@@ -293,6 +293,31 @@ mod tests {
         ] {
             assert_eq!(check(expression), Ok(()), "{expression}");
         }
+    }
+
+    #[test]
+    fn an_expression_as_deep_as_allowed_fits_the_stack() {
+        let names = crate::expr::Names::default();
+        for (part, end) in [
+            ("1+", "1"),
+            ("not ", "x"),
+            ("-", "1"),
+            ("1 if true else ", "1"),
+            ("[", ""),
+        ] {
+            let most = |count: usize| format!("{}{end}", part.repeat(count));
+            let fits = most(crate::expr::MOST_PARTS / 2);
+            let _ = check(&fits);
+            let _ = crate::expr::evaluate(&fits, &names);
+            assert!(check(&most(100_000)).is_err(), "{part}");
+        }
+        for (part, count) in [("|upper", 499), (".a", 499), ("[0]", 499), ("(1)", 499)]
+        {
+            let fits = format!("x{}", part.repeat(count));
+            let _ = check(&fits);
+            let _ = crate::expr::evaluate(&fits, &names);
+        }
+        assert_eq!(check(&format!("[{}1]", "1.5,".repeat(10_000))), Ok(()));
     }
 
     #[test]

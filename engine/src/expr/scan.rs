@@ -180,6 +180,41 @@ pub(super) fn next_byte(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at..)?.iter().find(|byte| !byte.is_ascii_whitespace()).copied()
 }
 
+/// How many operators, members, calls and brackets an expression has, at most.
+pub(super) fn parts(expression: &str) -> usize {
+    let bytes = expression.as_bytes();
+    let (mut at, mut parts) = (0, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            quote @ (b'"' | b'\'') => {
+                at = skip_quoted(bytes, at, quote);
+                continue;
+            }
+            byte if is_name_start(byte) => {
+                let end = name_end(bytes, at);
+                let word = &expression[at..end];
+                let joins = ["and", "or", "not", "is", "in", "if", "else"];
+                parts += usize::from(joins.contains(&word));
+                at = end;
+                continue;
+            }
+            byte if byte.is_ascii_digit() => {
+                at = name_end(bytes, at);
+                // The point of a number is no member.
+                let is_point = bytes.get(at) == Some(&b'.')
+                    && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
+                at += usize::from(is_point);
+                continue;
+            }
+            b',' | b':' | b')' | b']' | b'}' => {}
+            byte if byte.is_ascii_whitespace() => {}
+            _ => parts += 1,
+        }
+        at += 1;
+    }
+    parts
+}
+
 /// The position after the quoted text that starts at `at`.
 pub(super) fn skip_quoted(bytes: &[u8], mut at: usize, quote: u8) -> usize {
     at += 1;

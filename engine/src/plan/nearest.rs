@@ -11,30 +11,35 @@ pub fn nearest<'a>(
 ) -> Option<String> {
     // Bounded: a suggestion is a courtesy and must not make a large error slow.
     const LOOKED_AT: usize = 2_000;
-    const CELLS: usize = 1_000_000;
+    const CELLS: usize = 100_000;
+    const CALL: usize = 100;
     const LONGEST: usize = 200;
     if name.len() > LONGEST {
         return None;
     }
-    let wanted = name.to_lowercase();
-    let length = wanted.chars().count();
+    let wanted: Vec<char> = name.chars().flat_map(char::to_lowercase).collect();
+    let length = wanted.len();
     let limit = 1 + length / 3;
     let mut cells = 0;
     let mut best: Option<((usize, usize, usize), &str)> = None;
     for candidate in candidates.into_iter().take(LOOKED_AT) {
-        let lower = candidate.to_lowercase();
-        let count = lower.chars().count();
-        let common = wanted.chars().zip(lower.chars()).take_while(|(a, b)| a == b);
-        let common = common.count();
+        let lower: Vec<char> = candidate.chars().flat_map(char::to_lowercase).collect();
+        let count = lower.len();
+        let common = wanted.iter().zip(&lower).take_while(|(a, b)| a == b).count();
         let begins = common >= 3 && common == length.min(count);
         if !begins && length.abs_diff(count) > limit {
             continue;
         }
-        cells += length * count;
+        // A common beginning and a common end cost nothing and are not compared.
+        let ends = wanted[common..].iter().rev().zip(lower[common..].iter().rev());
+        let end = ends.take_while(|(a, b)| a == b).count();
+        let own: String = wanted[common..length - end].iter().collect();
+        let other: String = lower[common..count - end].iter().collect();
+        cells += CALL + (length - common - end) * (count - common - end);
         if cells > CELLS {
             break;
         }
-        let mut distance = strsim::osa_distance(&wanted, &lower);
+        let mut distance = strsim::osa_distance(&own, &other);
         if begins {
             distance = distance.min(1);
         } else if distance > limit || distance >= length.max(count) {

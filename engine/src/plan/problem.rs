@@ -80,8 +80,8 @@ pub enum Problem {
 impl Problem {
     /// How many names of a cycle are shown.
     pub const CYCLE_SHOWN: usize = 12;
-    /// How many missing needs are looked up for a name that is close.
-    pub const SUGGESTED: usize = 100;
+    /// How many problems are looked up for a name that is close.
+    pub const SUGGESTED: usize = 25;
     /// How many cycles are reported; one ring can hide others anyway.
     pub const CYCLES_REPORTED: usize = 5;
 

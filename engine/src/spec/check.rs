@@ -73,6 +73,10 @@ impl<'a> Group<'a> {
 
     fn check_tasks(&mut self, at: &At<'_>, findings: &mut Findings) {
         for (user, task) in self.tasks.iter().enumerate() {
+            if findings.is_full() {
+                findings.hide(1);
+                return;
+            }
             let here = at.key(&task.name);
             let item = task.for_each.is_some();
             let user = Some(user);

@@ -15,15 +15,13 @@ use super::{
     check::check_expressions,
     files::inline_files,
     fits::check_settings,
-    graph::{check_group, from_problem},
+    graph::{check_group, from_problem, too_many_tasks},
     inputs::resolve_inputs,
     reader::{At, Findings},
 };
 use crate::{
     Kinds,
-    plan::{
-        Action, Condition, Dynamic, MAX_STEPS, Plan, Policy, Problem, Scope, Settings,
-    },
+    plan::{Action, Condition, Dynamic, MAX_STEPS, Plan, Policy, Scope, Settings},
 };
 
 /// A compiled document: what is submitted.
@@ -56,7 +54,8 @@ pub struct CompileOptions<'a> {
     pub inputs: &'a [(String, Tree)],
     /// The folder that `file('…')` reads from; `None` refuses it.
     pub folder: Option<&'a FilePath>,
-    /// The most tasks; the limit of plans when `None`.
+    /// The most tasks, those of templates counted for every use; the limit of plans when
+    /// `None`.
     pub max_tasks: Option<usize>,
 }
 
@@ -68,8 +67,8 @@ pub(super) fn compile(
 ) -> Option<Compiled> {
     let limit = options.max_tasks.unwrap_or(MAX_STEPS);
     if document.tasks.len() > limit {
-        let problem = Problem::TooManySteps { count: document.tasks.len(), limit };
-        findings.add(from_problem(&problem), &At::ROOT.key("tasks"));
+        let found = too_many_tasks(document.tasks.len(), limit);
+        findings.add(found, &At::ROOT.key("tasks"));
         return None;
     }
     let inputs = resolve_inputs(document, options.inputs, findings);
@@ -87,14 +86,19 @@ pub(super) fn compile(
         templates: document.templates.iter().map(|t| (t.name.as_str(), t)).collect(),
         using: vec![],
         expanded: HashSet::new(),
-        steps: 0,
     };
     compiler.check_kinds_of_defaults();
+    if !compiler.check_size(limit) {
+        return None;
+    }
     let mut builder = Builder::new(vec![Scope::Root]);
     compiler.group(&mut builder, &document.tasks, &Place::top());
     compiler.unused_templates();
     let at = At::ROOT.key("tasks");
     if findings.has_errors() {
+        if findings.is_full() {
+            return None;
+        }
         check_group(&document.tasks, &at, findings);
         return None;
     }
@@ -141,8 +145,6 @@ pub(super) struct Compiler<'a> {
     pub(super) using: Vec<&'a str>,
     /// The templates that were expanded at least once.
     pub(super) expanded: HashSet<&'a str>,
-    /// Steps so far, in all plans: expansion must not multiply without end.
-    pub(super) steps: usize,
 }
 
 impl<'a> Compiler<'a> {
@@ -153,8 +155,8 @@ impl<'a> Compiler<'a> {
         place: &Place,
     ) {
         for task in tasks {
-            if self.steps > MAX_STEPS {
-                return;
+            if self.findings.is_full() {
+                return self.findings.hide(1);
             }
             self.task(builder, task, place);
         }
@@ -173,12 +175,6 @@ impl<'a> Compiler<'a> {
 
     fn task(&mut self, builder: &mut Builder, task: &'a Task, place: &Place) {
         if !self.fits(task, place) {
-            return;
-        }
-        self.steps += 1;
-        if self.steps > MAX_STEPS {
-            let problem = Problem::TooManySteps { count: self.steps, limit: MAX_STEPS };
-            self.complain(from_problem(&problem), task, "use", place);
             return;
         }
         let name = format!("{}{}", place.prefix, task.name);

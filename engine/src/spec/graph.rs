@@ -8,6 +8,11 @@ use super::{
 };
 use crate::plan::{Problem, survey};
 
+/// More tasks than a document may have.
+pub(super) fn too_many_tasks(count: usize, limit: usize) -> Diagnostic {
+    from_problem(&Problem::TooManySteps { count, limit })
+}
+
 /// A problem of a plan, without a place.
 pub(super) fn from_problem(problem: &Problem) -> Diagnostic {
     let mut diagnostic =

@@ -128,7 +128,12 @@ fn refused<'m>(
             };
             let help = parameter
                 .and_then(|parameter| wanted(parameter, value))
-                .unwrap_or_else(|| listed(handler.kind(), parameters));
+                .unwrap_or_else(|| match place.first() {
+                    Some(Segment::Key(name)) => {
+                        format!("correct the value of `{name}`")
+                    }
+                    _ => listed(handler.kind(), parameters),
+                });
             (message, help)
         }
     };

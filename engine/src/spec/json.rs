@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use super::{
     Diagnostic, Tree,
     number::parse_number,
-    positions::{Position, Positions},
+    positions::{Position, Positions, Wanted},
     source::to_u32,
 };
 
@@ -162,54 +162,65 @@ fn string_end(bytes: &[u8], mut at: usize) -> usize {
     (at + 1).min(bytes.len())
 }
 
-/// Finds the places of all values of a text that was read before.
-pub(super) fn positions(text: &str) -> Positions {
-    let mut positions = Positions::default();
+/// Finds the places of values in a text that was read before.
+pub(super) fn find(text: &str, positions: &mut Positions) {
     let bytes = text.as_bytes();
     let mut at = 0;
     let mut cursor = Cursor { text, byte: 0, line: 1, column: 1 };
-    let mut open: Vec<usize> = vec![];
-    let mut key: Option<(String, Position)> = None;
-    while at < bytes.len() {
-        let parent = open.last().copied();
+    // Each collection that is open, and how many values it had so far.
+    let mut open: Vec<(Wanted, usize)> = vec![];
+    let mut key: Option<(Wanted, Position)> = None;
+    while at < bytes.len() && !positions.is_complete() {
         match bytes[at] {
             b'\n' => {
                 cursor.next_line(at + 1);
                 at += 1;
-            }
-            b'{' | b'[' => {
-                let place = cursor.advance(at);
-                open.push(positions.add(parent, key.take(), place, true));
-                at += 1;
+                continue;
             }
             b'}' | b']' => {
                 open.pop();
                 at += 1;
+                continue;
             }
-            b'"' => {
-                let end = string_end(bytes, at);
-                let place = cursor.advance(at);
-                if next_byte(bytes, end) == Some(b':') {
-                    let name: String =
-                        serde_json::from_str(&text[at..end]).unwrap_or_default();
-                    key = Some((name, place));
-                } else {
-                    positions.add(parent, key.take(), place, false);
-                }
-                at = end;
+            b' ' | b'\t' | b'\r' | b':' | b',' => {
+                at += 1;
+                continue;
             }
-            b' ' | b'\t' | b'\r' | b':' | b',' => at += 1,
-            _ => {
-                positions.add(parent, key.take(), cursor.advance(at), false);
-                while at < bytes.len()
-                    && !matches!(bytes[at], b',' | b'}' | b']' | b'\n')
-                {
-                    at += 1;
-                }
-            }
+            _ => {}
         }
+        let here = cursor.advance(at);
+        let is_collection = matches!(bytes[at], b'{' | b'[');
+        let end = match bytes[at] {
+            b'{' | b'[' => at + 1,
+            b'"' => string_end(bytes, at),
+            _ => {
+                let rest = bytes[at..].iter();
+                let is_end = |byte: &&u8| matches!(**byte, b',' | b'}' | b']' | b'\n');
+                at + rest.take_while(|byte| !is_end(byte)).count()
+            }
+        };
+        let parent = open.last().and_then(|(parent, _)| *parent);
+        if bytes[at] == b'"' && next_byte(bytes, end) == Some(b':') {
+            let name = || serde_json::from_str::<String>(&text[at..end]);
+            let wanted = parent.and_then(|_| positions.key(parent, &name().ok()?));
+            key = Some((wanted, here));
+            at = end;
+            continue;
+        }
+        let (wanted, key_at) = match (key.take(), open.last_mut()) {
+            (Some((wanted, key_at)), _) => (wanted, Some(key_at)),
+            (None, Some((parent, count))) => {
+                *count += 1;
+                (positions.item(*parent, *count - 1), None)
+            }
+            (None, None) => (Some(0), None),
+        };
+        positions.keep(wanted, here, is_collection, key_at);
+        if is_collection {
+            open.push((wanted, 0));
+        }
+        at = end;
     }
-    positions
 }
 
 /// A place that moves forward, so that a document of one long line is counted once.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Diagnostic, Path, Segment, Tree, parse_duration};
-use crate::plan::{did_you_mean, nearest};
+use crate::plan::{Problem, did_you_mean, nearest};
 
 /// A place in a document, cheap to pass down: a path is made only when it is needed.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,7 @@ impl Findings {
         }
     }
 
-    /// Whether further findings are only counted.
+    /// Whether further findings are not shown any more.
     pub(super) fn is_full(&self) -> bool {
         self.found.len() >= Self::MOST
     }
@@ -110,7 +110,7 @@ impl Findings {
         name: &str,
         candidates: impl IntoIterator<Item = &'n str>,
     ) -> Option<String> {
-        if self.is_full() {
+        if self.found.len() >= Problem::SUGGESTED {
             return None;
         }
         nearest(name, candidates).map(|near| did_you_mean(name, &near))
@@ -122,7 +122,8 @@ impl Findings {
 
     pub(super) fn into_found(mut self) -> Vec<(Diagnostic, Path)> {
         if self.hidden > 0 {
-            let message = format!("{} more findings are not shown", self.hidden);
+            // Once enough is found, whoever looks may stop looking.
+            let message = format!("at least {} more findings", self.hidden);
             let diagnostic = Diagnostic::error(Self::MORE, message)
                 .help("mend the ones shown first");
             self.found.push((diagnostic, Path::default()));

@@ -3,7 +3,10 @@
 //! Reading makes a [`Tree`] without positions, which keeps it small; a place is looked up
 //! by walking the text once more, only when there is something to complain about.
 
-use super::{Diagnostic, Path, Tree, json, reader::Findings, yaml};
+use super::{
+    Diagnostic, Path, Tree, graph::too_many_tasks, json, positions::Positions,
+    reader::Findings, yaml,
+};
 
 /// How a document is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +137,15 @@ impl Source {
             Format::Yaml => yaml::read(&self.text, limits),
             Format::Json => json::read(&self.text),
         };
-        result.map_err(|diagnostic| vec![self.with_snippet(diagnostic)])
+        let tree = result.map_err(|diagnostic| vec![self.with_snippet(diagnostic)])?;
+        // A task weighs much more than the few bytes it may be written with.
+        match tree.get("tasks") {
+            Some(Tree::Map(tasks)) if tasks.len() > limits.tasks => {
+                let diagnostic = too_many_tasks(tasks.len(), limits.tasks);
+                Err(vec![self.place(diagnostic, &Path::default().key("tasks"))])
+            }
+            _ => Ok(tree),
+        }
     }
 
     /// Gives a finding the place of a path.
@@ -148,10 +159,11 @@ impl Source {
         if found.is_empty() {
             return vec![];
         }
-        let positions = match self.format {
-            Format::Yaml => yaml::positions(&self.text),
-            Format::Json => json::positions(&self.text),
-        };
+        let mut positions = Positions::of(found.iter().map(|(_, path)| path));
+        match self.format {
+            Format::Yaml => yaml::find(&self.text, &mut positions),
+            Format::Json => json::find(&self.text, &mut positions),
+        }
         let mut placed: Vec<Diagnostic> = found
             .into_iter()
             .map(|(mut diagnostic, path)| {

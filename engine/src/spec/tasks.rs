@@ -43,8 +43,14 @@ pub(super) fn tasks(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Vec<T
             findings.map_or(value, help, at)
         }
     };
-    let mut tasks = Vec::with_capacity(entries.len());
+    // A task weighs much more than a value of a wrong type.
+    let is_task = |(_, value): &&(String, Tree)| matches!(value, Tree::Map(_));
+    let mut tasks = Vec::with_capacity(entries.iter().filter(is_task).count());
     for (name, value) in entries {
+        if findings.is_full() {
+            findings.hide(1);
+            break;
+        }
         check_name(name, at, findings);
         tasks.push(task(name, value, &at.key(name), findings));
     }

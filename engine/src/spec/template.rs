@@ -1,15 +1,28 @@
 //! Expansion of templates: the steps of a use, and the join that stands for the task.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     Diagnostic, Input, Path, Task, Template, Tree,
     builder::{Builder, Guard, Place},
     compile::Compiler,
     files::inline_files,
+    graph::too_many_tasks,
     reader::At,
 };
-use crate::plan::{Action, Dynamic, Policy, Rule, Scope};
+use crate::plan::{Action, Dynamic, MAX_STEPS, Policy, Rule, Scope};
+
+/// How deep templates may use one another. Bodies of `for_each` nest in the stored plan,
+/// which is read back with a bound of its own on nesting.
+const MAX_NESTING: usize = 16;
+
+/// What a use of a template comes to.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    steps: usize,
+    /// How many levels of templates it has, itself included.
+    height: usize,
+}
 
 impl<'a> Compiler<'a> {
     /// Expands a use of a template: its steps, then the join that stands for the task.
@@ -71,7 +84,6 @@ impl<'a> Compiler<'a> {
     /// Looks at the templates that nothing uses as if something did: their faults would
     /// otherwise wait for the first use.
     pub(super) fn unused_templates(&mut self) {
-        let steps = self.steps;
         let document = self.document;
         for template in &document.templates {
             if self.expanded.contains(template.name.as_str()) {
@@ -83,7 +95,70 @@ impl<'a> Compiler<'a> {
             self.group(&mut builder, &template.tasks, &place);
             self.using.pop();
         }
-        self.steps = steps;
+    }
+
+    /// Counts the steps before any is made: a few templates that use one another make
+    /// millions. False, with a finding, where they are too many, or nest too deeply.
+    pub(super) fn check_size(&mut self, limit: usize) -> bool {
+        let mut sizes = HashMap::new();
+        let document = self.document;
+        for template in &document.templates {
+            if self.size_of(template, &mut sizes, 0).height > MAX_NESTING {
+                let message =
+                    format!("templates use one another over {MAX_NESTING} levels deep");
+                let found = Diagnostic::error("too_deep", message)
+                    .help("put the tasks of some of them into one template");
+                let at = Path::default().key("templates").key_name(&template.name);
+                self.findings.add_path(found, at);
+                return false;
+            }
+        }
+        let groups = document.templates.iter().map(|template| {
+            (Place::template(&template.name), template.tasks.as_slice())
+        });
+        let top = (Place::top(), document.tasks.as_slice());
+        for (place, tasks) in std::iter::once(top).chain(groups) {
+            let mut steps = 0_usize;
+            for task in tasks {
+                let used = task.template.as_deref().and_then(|name| sizes.get(name));
+                steps += 1 + used.map_or(0, |size| size.steps);
+                if steps > limit {
+                    let found = too_many_tasks(steps, limit);
+                    self.complain(found, task, "use", &place);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// How large a use of a template is. A template inside itself counts as nothing:
+    /// that is reported elsewhere.
+    fn size_of(
+        &self,
+        template: &'a Template,
+        sizes: &mut HashMap<&'a str, Size>,
+        depth: usize,
+    ) -> Size {
+        if depth > MAX_NESTING {
+            return Size { steps: 0, height: 1 };
+        }
+        if let Some(size) = sizes.get(template.name.as_str()) {
+            return *size;
+        }
+        sizes.insert(&template.name, Size::default());
+        let mut size = Size { steps: 0, height: 1 };
+        for task in &template.tasks {
+            let used = task.template.as_deref();
+            let used = used.and_then(|name| self.templates.get(name));
+            let inner = used
+                .map_or(Size::default(), |used| self.size_of(used, sizes, depth + 1));
+            // Bounded, so that the sum of a whole document cannot overflow.
+            size.steps = (size.steps + 1 + inner.steps).min(10 * MAX_STEPS);
+            size.height = size.height.max(1 + inner.height);
+        }
+        sizes.insert(&template.name, size);
+        size
     }
 
     fn template(&mut self, task: &Task, place: &Place) -> Option<&'a Template> {

@@ -16,7 +16,7 @@ use super::{
     Diagnostic, Tree,
     json::out_of_range,
     number::parse_number,
-    positions::{Position, Positions},
+    positions::{Position, Positions, Wanted},
     source::{Limits, to_u32},
 };
 
@@ -444,21 +444,29 @@ fn guard_flow_depth(text: &str, limit: usize) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-/// Finds the places of all values; stops where the text cannot be read.
-pub(super) fn positions(text: &str) -> Positions {
-    let mut positions = Positions::default();
-    /// A collection that is open: its handle, whether it is a mapping, and the key that
-    /// waits for its value.
-    type Open = (usize, bool, Option<(String, Position)>);
+/// Finds the places of values; stops where the text cannot be read.
+pub(super) fn find(text: &str, positions: &mut Positions) {
+    /// A collection that is open.
+    struct Open {
+        wanted: Wanted,
+        is_map: bool,
+        /// Of a mapping: the key that waits for its value.
+        key: Option<(Wanted, Position)>,
+        /// Of a list: how many values it had so far.
+        count: usize,
+    }
     /// What was read does not nest deeper than this.
     const DEPTH: usize = 1_000;
     let mut open: Vec<Open> = vec![];
     for event in Parser::new_from_str_with_options(text, parser_options(DEPTH)) {
-        let Ok((event, span)) = event else { return positions };
+        let Ok((event, span)) = event else { return };
+        if positions.is_complete() {
+            return;
+        }
         let here = position(&span.start);
-        let (value, collection) = match event {
-            Event::Scalar(value, ..) => (Some(value.into_owned()), None),
-            Event::Alias(_) => (Some(String::new()), None),
+        let (text, is_map) = match event {
+            Event::Scalar(value, ..) => (Some(value), None),
+            Event::Alias(_) => (None, None),
             Event::SequenceStart(..) => (None, Some(false)),
             Event::MappingStart(..) => (None, Some(true)),
             Event::SequenceEnd | Event::MappingEnd => {
@@ -467,20 +475,26 @@ pub(super) fn positions(text: &str) -> Positions {
             }
             _ => continue,
         };
-        if let (Some((_, true, key @ None)), Some(text)) = (open.last_mut(), &value) {
-            *key = Some((text.clone(), here));
-            continue;
-        }
-        let (parent, key) = match open.last_mut() {
-            Some((parent, _, key)) => (Some(*parent), key.take()),
-            None => (None, None),
+        let (wanted, key_at) = match open.last_mut() {
+            None => (Some(0), None),
+            Some(open) if !open.is_map => {
+                open.count += 1;
+                (positions.item(open.wanted, open.count - 1), None)
+            }
+            Some(open) => match open.key.take() {
+                Some((wanted, key_at)) => (wanted, Some(key_at)),
+                None => {
+                    let name = text.as_deref().unwrap_or_default();
+                    open.key = Some((positions.key(open.wanted, name), here));
+                    continue;
+                }
+            },
         };
-        let handle = positions.add(parent, key, here, collection.is_some());
-        if let Some(is_map) = collection {
-            open.push((handle, is_map, None));
+        positions.keep(wanted, here, is_map.is_some(), key_at);
+        if let Some(is_map) = is_map {
+            open.push(Open { wanted, is_map, key: None, count: 0 });
         }
     }
-    positions
 }
 
 fn position(marker: &Marker) -> Position {

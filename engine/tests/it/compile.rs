@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dandori::{
-    plan::{Action, Policy, StartBefore},
+    plan::{Action, Plan, Policy, StartBefore},
     spec::{
         CompileOptions, Compiled, Diagnostic, Document, Format, Limits, Source, Task,
         Timeout, load,
@@ -291,6 +291,24 @@ fn a_program_is_held_to_the_same_ranges_as_a_document() {
     let twice = document.task(good());
     let found = twice.compile(&CompileOptions::default()).unwrap_err();
     assert_eq!(found[0].0.code, "duplicate_task");
+}
+
+#[test]
+fn a_plan_of_templates_as_deep_as_allowed_can_be_read_back() {
+    let nested = |levels: usize| {
+        let mut text =
+            String::from("tasks: { a: { for_each: [1], use: t1 } }\ntemplates:\n");
+        for level in 1..levels {
+            let next = level + 1;
+            text += &format!(
+                "  t{level}: {{ tasks: {{ a: {{ for_each: [1, 2], use: t{next} }} }} }}\n"
+            );
+        }
+        text + &format!("  t{levels}: {{ tasks: {{ a: {{ kind: noop }} }} }}\n")
+    };
+    let compiled = compiled(&nested(16));
+    assert!(Plan::from_bytes(compiled.plan.bytes()).is_ok());
+    is(&findings(&nested(17)), &[("too_deep", 3)]);
 }
 
 #[test]
