@@ -98,9 +98,9 @@ impl Error {
 }
 
 fn summary(found: &[Diagnostic]) -> String {
-    match found.split_first() {
-        Some((first, rest)) if rest.is_empty() => first.message.clone(),
-        Some((first, rest)) => format!("{} (and {} more)", first.message, rest.len()),
-        None => "no reason given".to_owned(),
+    match found {
+        [only] => only.message.clone(),
+        [first, rest @ ..] => format!("{} (and {} more)", first.message, rest.len()),
+        [] => "no reason given".to_owned(),
     }
 }

@@ -105,7 +105,9 @@ pub trait Handler: Send + Sync + 'static {
     /// expressions are given as written.
     ///
     /// # Errors
-    /// A sentence that says what is wrong, for a diagnostic.
+    /// A sentence that says what is wrong, for a diagnostic. It begins with the parameter
+    /// in backquotes, as `name` or `name/0/key`, which places the diagnostic, and may say
+    /// after a semicolon what to write instead: `` `for`: 5 has no unit; write `5s` ``.
     fn check(&self, _with: &serde_json::Value) -> Result<(), String> {
         Ok(())
     }

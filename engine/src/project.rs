@@ -294,7 +294,10 @@ impl ProjectHandle {
             .await;
         match started {
             Ok(engine) => {
-                engine.execute(self.id).await?;
+                // It starts nothing, so it needs no handlers.
+                if let Some(worker) = &engine.inner().worker {
+                    worker.adopt(self.id).await?;
+                }
                 engine.shutdown().await;
                 Ok(())
             }

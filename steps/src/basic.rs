@@ -133,8 +133,14 @@ impl Handler for Sleep {
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {
+        if let Some(number) = with.get("for").filter(|value| value.is_number()) {
+            return Err(format!("`for`: {number} has no unit; write `{number}s`"));
+        }
         self.0.check(with)?;
-        static_text(with, "for").map_or(Ok(()), |text| parse_duration(text).map(|_| ()))
+        match static_text(with, "for").map(parse_duration) {
+            Some(Err(wrong)) => Err(format!("`for`: {wrong}")),
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     async fn run(&self, ctx: Context, input: &RawValue) -> Result<Outcome, StepError> {
@@ -152,8 +158,11 @@ impl Handler for Sleep {
 
 /// Reads `500ms`, `10s` or `1h30m`. A bare number has no unit and is refused.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || format!("`{text}` is not a duration such as `500ms`, `10s` or `1h30m`");
+    let wrong = || {
+        format!(
+            "`{text}` is not a duration; write one such as `500ms`, `10s` or `1h30m`"
+        )
+    };
     let duration =
         SpanParser::new().parse_duration(text.trim()).map_err(|_| wrong())?;
     let duration = Duration::try_from(duration).map_err(|_| wrong())?;
@@ -170,6 +179,14 @@ fn null() -> Box<RawValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sleep_without_a_unit_is_refused_with_the_remedy() {
+        let refused = Sleep::new().check(&json!({"for": 5})).unwrap_err();
+        assert_eq!(refused, "`for`: 5 has no unit; write `5s`");
+        let refused = Sleep::new().check(&json!({"for": "5 minuets"})).unwrap_err();
+        assert!(refused.starts_with("`for`: `5 minuets` is not"), "{refused}");
+    }
 
     #[test]
     fn durations_need_a_unit() {

@@ -120,7 +120,7 @@ mod tests {
             "one search stalls"
         );
         assert!(count(seed, |_, fault, _| fault == Fault::RateLimited) >= 1);
-        assert!(count(seed, |service, ..| service == Service::Model) >= 1);
+        assert!(count(seed, |service, _, _| service == Service::Model) >= 1);
     }
 
     #[test]

@@ -4,19 +4,20 @@
 //! names, and listing what they refer to. No I/O: the caller looks up what
 //! [`references`] lists and hands it in as [`Names`].
 
+mod check;
 mod names;
 mod scan;
-#[cfg(test)]
-mod tests;
 
 use std::sync::OnceLock;
 
 use minijinja::{
-    Environment as Engine, Error as JinjaError, ErrorKind, UndefinedBehavior, Value,
+    Environment as Engine, Error as JinjaError, ErrorKind, Expression,
+    UndefinedBehavior, Value,
 };
 use serde_json::value::RawValue;
 
 pub use self::{
+    check::{Fault, check, is_filter},
     names::{Names, json},
     scan::{Part, Reference, Unclosed, references, split},
 };
@@ -24,6 +25,13 @@ use crate::{StepError, plan::Dynamic};
 
 /// What an evaluation may cost, in instructions of the expression machine.
 const FUEL: u64 = 200_000;
+
+/// The longest expression, in bytes.
+const LONGEST: usize = 64 * 1024;
+
+/// The most operators and members in an expression. The language nests one level for
+/// each, on the stack of whoever looks at it.
+const MOST_PARTS: usize = 500;
 
 /// The longest evaluated value, in bytes of JSON.
 pub const MAX_VALUE: usize = 16 * 1024 * 1024;
@@ -58,21 +66,22 @@ fn engine() -> &'static Engine<'static> {
     })
 }
 
-/// Looks at the syntax of an expression.
-///
-/// # Errors
-/// A sentence about what is wrong.
-pub fn check(expression: &str) -> Result<(), String> {
-    engine()
-        .compile_expression(expression)
-        .map(|_| ())
-        .map_err(|error| describe(&error))
+/// Compiles an expression that is not too long and not too deep.
+fn compile(expression: &str) -> Result<Expression<'_, '_>, JinjaError> {
+    let refused = |message: String| JinjaError::new(ErrorKind::SyntaxError, message);
+    if expression.len() > LONGEST {
+        return Err(refused(format!("the expression is over {LONGEST} bytes")));
+    }
+    if scan::parts(expression) > MOST_PARTS {
+        let message = format!("the expression has over {MOST_PARTS} operators");
+        return Err(refused(message));
+    }
+    engine().compile_expression(expression)
 }
 
 /// The names that an expression takes from its surroundings, unsorted.
 pub fn roots(expression: &str) -> Vec<String> {
-    engine()
-        .compile_expression(expression)
+    compile(expression)
         .map(|compiled| compiled.undeclared_variables(false).into_iter().collect())
         .unwrap_or_default()
 }
@@ -82,9 +91,7 @@ pub fn roots(expression: &str) -> Vec<String> {
 /// # Errors
 /// `expression`, permanent: it would fail again.
 pub fn evaluate(expression: &str, names: &Names) -> Result<Value, StepError> {
-    let compiled = engine()
-        .compile_expression(expression)
-        .map_err(|error| failed(describe(&error)))?;
+    let compiled = compile(expression).map_err(|error| failed(describe(&error)))?;
     let value = compiled
         .eval(names.root())
         .map_err(|error| failed(format!("{} in `{expression}`", describe(&error))))?;

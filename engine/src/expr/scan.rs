@@ -79,11 +79,17 @@ fn expression_end(text: &str) -> Option<usize> {
 pub struct Reference<'a> {
     /// The first name, such as `tasks`.
     pub root: &'a str,
+    /// Where it stands, in bytes from the start of the expression.
+    pub at: usize,
     /// The name below it, where it is written out.
     pub member: Option<String>,
+    /// The name below that one: for `tasks.fetch.output` this is `output`.
+    pub field: Option<String>,
     /// What follows `-` directly, where a name with a hyphen was probably meant:
     /// for `tasks.a-b.output` this is `a-b`.
     pub hyphenated: Option<&'a str>,
+    /// Whether it is called like a function: `file('notes.md')`.
+    pub called: bool,
 }
 
 /// Lists the names that stand at the head of a path, in order, with duplicates.
@@ -122,41 +128,95 @@ pub fn references(expression: &str) -> Vec<Reference<'_>> {
 }
 
 fn reference(expression: &str, start: usize, end: usize) -> Reference<'_> {
-    let root = &expression[start..end];
     let bytes = expression.as_bytes();
-    let mut reference = Reference { root, member: None, hyphenated: None };
-    match bytes.get(end) {
+    let (member, after) = member(expression, end);
+    let mut hyphenated = None;
+    if bytes.get(end) == Some(&b'.') && bytes.get(after) == Some(&b'-') {
+        let mut tail = after;
+        while tail < bytes.len() && (bytes[tail] == b'-' || is_name(bytes[tail])) {
+            tail += 1;
+        }
+        hyphenated = Some(&expression[end + 1..tail]);
+    }
+    Reference {
+        root: &expression[start..end],
+        at: start,
+        field: member.as_ref().and_then(|_| self::member(expression, after).0),
+        member,
+        hyphenated,
+        called: next_byte(bytes, end) == Some(b'('),
+    }
+}
+
+/// The member that is taken at `at`, as `.name` or `['name']`, and where it ends.
+fn member(expression: &str, at: usize) -> (Option<String>, usize) {
+    let bytes = expression.as_bytes();
+    match bytes.get(at) {
         Some(b'.') => {
-            let member_end = name_end(bytes, end + 1);
-            if member_end > end + 1 {
-                reference.member = Some(expression[end + 1..member_end].to_owned());
-            }
-            if bytes.get(member_end) == Some(&b'-') {
-                let mut tail = member_end;
-                while tail < bytes.len()
-                    && (bytes[tail] == b'-' || is_name(bytes[tail]))
-                {
-                    tail += 1;
-                }
-                reference.hyphenated = Some(&expression[end + 1..tail]);
-            }
+            let end = name_end(bytes, at + 1);
+            let name = (end > at + 1).then(|| expression[at + 1..end].to_owned());
+            (name, end)
         }
         Some(b'[') => {
-            let inner = expression[end + 1..].trim_start();
+            let inner = expression[at + 1..].trim_start();
             let open = expression.len() - inner.len();
-            if let Some(quote @ (b'"' | b'\'')) = bytes.get(open).copied() {
-                let close = skip_quoted(bytes, open, quote);
-                let text = expression.get(open + 1..close.saturating_sub(1));
-                reference.member = text.map(|text| text.replace('\\', ""));
-            }
+            let Some(quote @ (b'"' | b'\'')) = bytes.get(open).copied() else {
+                return (None, at);
+            };
+            let close = skip_quoted(bytes, open, quote);
+            let text = expression.get(open + 1..close.saturating_sub(1));
+            let end = match next_byte(bytes, close) {
+                Some(b']') => close + expression[close..].find(']').unwrap_or(0) + 1,
+                _ => close,
+            };
+            (text.map(|text| text.replace('\\', "")), end)
         }
-        _ => {}
+        _ => (None, at),
     }
-    reference
+}
+
+/// The first byte from `at` on that is not a space.
+pub(super) fn next_byte(bytes: &[u8], at: usize) -> Option<u8> {
+    bytes.get(at..)?.iter().find(|byte| !byte.is_ascii_whitespace()).copied()
+}
+
+/// How many operators, members, calls and brackets an expression has, at most.
+pub(super) fn parts(expression: &str) -> usize {
+    let bytes = expression.as_bytes();
+    let (mut at, mut parts) = (0, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            quote @ (b'"' | b'\'') => {
+                at = skip_quoted(bytes, at, quote);
+                continue;
+            }
+            byte if is_name_start(byte) => {
+                let end = name_end(bytes, at);
+                let word = &expression[at..end];
+                let joins = ["and", "or", "not", "is", "in", "if", "else"];
+                parts += usize::from(joins.contains(&word));
+                at = end;
+                continue;
+            }
+            byte if byte.is_ascii_digit() => {
+                at = name_end(bytes, at);
+                // The point of a number is no member.
+                let is_point = bytes.get(at) == Some(&b'.')
+                    && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
+                at += usize::from(is_point);
+                continue;
+            }
+            b',' | b':' | b')' | b']' | b'}' => {}
+            byte if byte.is_ascii_whitespace() => {}
+            _ => parts += 1,
+        }
+        at += 1;
+    }
+    parts
 }
 
 /// The position after the quoted text that starts at `at`.
-fn skip_quoted(bytes: &[u8], mut at: usize, quote: u8) -> usize {
+pub(super) fn skip_quoted(bytes: &[u8], mut at: usize, quote: u8) -> usize {
     at += 1;
     while at < bytes.len() && bytes[at] != quote {
         at += if bytes[at] == b'\\' { 2 } else { 1 };
@@ -164,7 +224,7 @@ fn skip_quoted(bytes: &[u8], mut at: usize, quote: u8) -> usize {
     (at + 1).min(bytes.len())
 }
 
-fn is_name_start(byte: u8) -> bool {
+pub(super) fn is_name_start(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
@@ -172,7 +232,7 @@ fn is_name(byte: u8) -> bool {
     is_name_start(byte) || byte.is_ascii_digit()
 }
 
-fn name_end(bytes: &[u8], mut at: usize) -> usize {
+pub(super) fn name_end(bytes: &[u8], mut at: usize) -> usize {
     while at < bytes.len() && is_name(bytes[at]) {
         at += 1;
     }

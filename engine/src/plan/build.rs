@@ -102,21 +102,16 @@ impl Plan {
     }
 
     fn assemble(stored: Stored) -> Result<Self, Vec<Problem>> {
-        let edges = stored.steps.iter().map(|step| step.needs.len()).sum();
-        let mut graph = DiGraph::with_capacity(stored.steps.len(), edges);
-        for _ in &stored.steps {
-            graph.add_node(());
-        }
-        for (no, step) in (0_u32..).zip(&stored.steps) {
-            for need in &step.needs {
-                graph.add_edge((*need).into(), no.into(), ());
-            }
-        }
+        let graph = graph_of(stored.steps.iter().map(|step| &*step.needs));
         let order: Vec<StepNo> = match algo::toposort(&graph, None) {
             Ok(order) => {
                 order.into_iter().map(|node| node.index()).map(number).collect()
             }
-            Err(_) => return Err(cycles(&graph, &stored.steps)),
+            Err(_) => {
+                let names: Vec<&str> =
+                    stored.steps.iter().map(|step| &*step.name).collect();
+                return Err(cycles(&graph, &names));
+            }
         };
         let mut level = vec![1_u32; order.len()];
         for no in &order {
@@ -145,6 +140,16 @@ impl Plan {
     }
 }
 
+/// Finds every problem of names and rings among tasks that can need one another.
+///
+/// The build would find them too, but only of a graph that is whole; this serves
+/// documents that have other faults as well.
+pub(crate) fn survey(names: &[&str], needs: &[&[String]]) -> Vec<Problem> {
+    let (numbers, mut problems) = number_needs(names, needs);
+    problems.extend(rings(names, &numbers));
+    problems
+}
+
 /// Turns names into numbers and collects every problem of names.
 fn resolve(drafts: Vec<Draft>) -> Result<Vec<Step>, Vec<Problem>> {
     let mut problems = vec![];
@@ -161,46 +166,89 @@ fn resolve(drafts: Vec<Draft>) -> Result<Vec<Step>, Vec<Problem>> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    let (steps, needs): (Vec<Step>, Vec<Vec<String>>) =
-        drafts.into_iter().map(|draft| (draft.step, draft.needs)).unzip();
-    let mut index = HashMap::with_capacity(steps.len());
+    let names: Vec<&str> = drafts.iter().map(|draft| &*draft.step.name).collect();
+    let needs: Vec<&[String]> = drafts.iter().map(|draft| &*draft.needs).collect();
+    let (numbers, mut problems) = number_needs(&names, &needs);
+    if !problems.is_empty() {
+        problems.extend(rings(&names, &numbers));
+        return Err(problems);
+    }
+    let fill = |(draft, needs): (Draft, _)| Step { needs, ..draft.step };
+    Ok(drafts.into_iter().zip(numbers).map(fill).collect())
+}
+
+/// Turns the names of needs into numbers, as far as they have one.
+fn number_needs(
+    names: &[&str],
+    needs: &[&[String]],
+) -> (Vec<Vec<StepNo>>, Vec<Problem>) {
+    let mut problems = vec![];
+    let mut index = HashMap::with_capacity(names.len());
     let mut unusual: Vec<&str> = vec![];
-    for (no, step) in steps.iter().enumerate() {
-        if index.insert(step.name.as_str(), number(no)).is_some() {
-            problems.push(Problem::DuplicateName { name: step.name.clone() });
+    for (no, name) in names.iter().enumerate() {
+        if index.insert(*name, number(no)).is_some() {
+            problems.push(Problem::DuplicateName { name: (*name).to_owned() });
         }
-        if !step.name.is_ascii() {
-            unusual.push(&step.name);
+        if !name.is_ascii() {
+            unusual.push(name);
         }
     }
     look_alikes(&unusual, &mut problems);
-    let mut resolved = Vec::with_capacity(steps.len());
+    let mut resolved = Vec::with_capacity(names.len());
     // One set for all steps; cleared, not dropped.
     let mut seen = HashSet::new();
-    for (step, needs) in steps.iter().zip(&needs) {
+    for (name, needs) in names.iter().zip(needs) {
         let mut numbers = Vec::with_capacity(needs.len());
         seen.clear();
-        for need in needs {
+        for need in *needs {
             match index.get(need.as_str()) {
-                _ if *need == step.name => {
-                    problems.push(Problem::SelfNeed { step: step.name.clone() });
+                _ if need == name => {
+                    problems.push(Problem::SelfNeed { step: (*name).to_owned() });
                 }
                 Some(no) if seen.insert(*no) => numbers.push(*no),
                 Some(_) => {}
-                None => problems.push(Problem::MissingNeed {
-                    step: step.name.clone(),
-                    need: need.clone(),
-                    nearest: nearest(need, steps.iter().map(|step| step.name.as_str())),
-                }),
+                None => {
+                    // Nobody reads a thousand suggestions, and each costs a search.
+                    let nearest = (problems.len() < Problem::SUGGESTED)
+                        .then(|| nearest(need, names.iter().copied()))
+                        .flatten();
+                    problems.push(Problem::MissingNeed {
+                        step: (*name).to_owned(),
+                        need: need.clone(),
+                        nearest,
+                    });
+                }
             }
         }
         resolved.push(numbers);
     }
-    if !problems.is_empty() {
-        return Err(problems);
+    (resolved, problems)
+}
+
+/// Finds rings in what is known of a graph.
+fn rings(names: &[&str], needs: &[Vec<StepNo>]) -> Vec<Problem> {
+    let graph = graph_of(needs.iter().map(Vec::as_slice));
+    match algo::toposort(&graph, None) {
+        Ok(_) => vec![],
+        Err(_) => cycles(&graph, names),
     }
-    let fill = |(step, needs)| Step { needs, ..step };
-    Ok(steps.into_iter().zip(resolved).map(fill).collect())
+}
+
+/// The graph of steps that need the given ones.
+fn graph_of<'n>(
+    needs: impl ExactSizeIterator<Item = &'n [StepNo]> + Clone,
+) -> DiGraph<(), (), StepNo> {
+    let edges = needs.clone().map(<[StepNo]>::len).sum();
+    let mut graph = DiGraph::with_capacity(needs.len(), edges);
+    for _ in needs.clone() {
+        graph.add_node(());
+    }
+    for (no, needs) in (0_u32..).zip(needs) {
+        for need in needs {
+            graph.add_edge((*need).into(), no.into(), ());
+        }
+    }
+    graph
 }
 
 /// Finds names that differ in bytes but not to the eye (NFC and NFD of one word).
@@ -224,7 +272,7 @@ fn look_alikes(names: &[&str], problems: &mut Vec<Problem>) {
 }
 
 /// Finds rings: Kosaraju's components (iterative), then the shortest way round each.
-fn cycles(graph: &DiGraph<(), (), StepNo>, steps: &[Step]) -> Vec<Problem> {
+fn cycles(graph: &DiGraph<(), (), StepNo>, names: &[&str]) -> Vec<Problem> {
     let mut rings: Vec<_> =
         algo::kosaraju_scc(graph).into_iter().filter(|ring| ring.len() > 1).collect();
     rings.sort_by_key(|ring| ring.iter().min().copied());
@@ -258,7 +306,7 @@ fn cycles(graph: &DiGraph<(), (), StepNo>, steps: &[Step]) -> Vec<Problem> {
             let path = ring
                 .into_iter()
                 .take(Problem::CYCLE_SHOWN)
-                .map(|node| steps[node.index()].name.clone())
+                .map(|node| names[node.index()].to_owned())
                 .collect();
             Some(Problem::Cycle { path, length })
         })

@@ -6,6 +6,7 @@
 
 mod build;
 mod dynamic;
+mod nearest;
 mod policy;
 mod problem;
 mod retry;
@@ -25,13 +26,18 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     build::Draft,
     dynamic::Dynamic,
+    nearest::nearest,
     policy::{Policy, StartBefore},
-    problem::{Problem, nearest},
+    problem::Problem,
     retry::{Backoff, Retry},
     rule::{Amount, Needs, Rule, Verdict},
     step::{Action, Body, Condition, ForEach, Scope, Step},
 };
-pub(crate) use self::{build::Settings, retry::seed};
+pub(crate) use self::{
+    build::{Settings, survey},
+    nearest::did_you_mean,
+    retry::seed,
+};
 
 /// The number of a step in its plan, dense from 0 in document order.
 pub type StepNo = u32;
@@ -262,9 +268,10 @@ impl Plan {
         while let Some(no) = stack.pop() {
             if !std::mem::replace(&mut reached[no as usize], true) {
                 let next = self.graph.neighbors_directed(no.into(), direction);
-                stack.extend(next.map(|node| node.index()).filter_map(|next| {
-                    (!reached[next]).then(|| u32::try_from(next).unwrap_or(u32::MAX))
-                }));
+                let open = next.filter(|next| !reached[next.index()]);
+                stack.extend(
+                    open.map(|next| u32::try_from(next.index()).unwrap_or(u32::MAX)),
+                );
             }
         }
         reached

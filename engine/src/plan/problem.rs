@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::did_you_mean;
+
 /// What keeps a graph from being a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -78,6 +80,8 @@ pub enum Problem {
 impl Problem {
     /// How many names of a cycle are shown.
     pub const CYCLE_SHOWN: usize = 12;
+    /// How many problems are looked up for a name that is close.
+    pub const SUGGESTED: usize = 25;
     /// How many cycles are reported; one ring can hide others anyway.
     pub const CYCLES_REPORTED: usize = 5;
 
@@ -119,8 +123,16 @@ impl Problem {
                 "two Unicode spellings of one word: use one of them everywhere"
                     .to_owned()
             }
-            Self::MissingNeed { nearest: Some(name), .. } => {
-                format!("did you mean `{name}`?")
+            // One text with commas is what YAML makes of a list without brackets.
+            Self::MissingNeed { need, nearest, .. }
+                if need.contains(',')
+                    && nearest.as_ref().is_none_or(|near| !near.contains(',')) =>
+            {
+                let names: Vec<&str> = need.split(',').map(str::trim).collect();
+                format!("write a list: `needs: [{}]`", names.join(", "))
+            }
+            Self::MissingNeed { need, nearest: Some(near), .. } => {
+                did_you_mean(need, near)
             }
             Self::MissingNeed { need, .. } => {
                 format!("add a task `{need}` or remove it from `needs`")
@@ -129,8 +141,8 @@ impl Problem {
             Self::Cycle { .. } => {
                 "remove one of these needs to break the ring".to_owned()
             }
-            Self::UnknownKind { nearest: Some(kind), .. } => {
-                format!("did you mean `{kind}`?")
+            Self::UnknownKind { kind, nearest: Some(near), .. } => {
+                did_you_mean(kind, near)
             }
             Self::UnknownKind { .. } => {
                 "use a kind that a worker has a handler for".to_owned()
@@ -187,21 +199,4 @@ impl fmt::Display for Problem {
             }
         }
     }
-}
-
-/// Finds the candidate that `name` was probably meant to be.
-pub fn nearest<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
-    // Bounded: a suggestion is a courtesy and must not make a large error slow.
-    const LOOKED_AT: usize = 2_000;
-    let limit = 1 + name.chars().count() / 3;
-    candidates
-        .into_iter()
-        .take(LOOKED_AT)
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min()
-        .map(|(_, candidate)| candidate.to_owned())
 }

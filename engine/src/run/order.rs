@@ -9,7 +9,8 @@ impl Run {
     /// All steps in use in document order, children after their task.
     pub fn in_document_order(&self) -> Vec<StepNo> {
         let mut order = Vec::with_capacity(self.nodes.len());
-        let mut stack: Vec<std::ops::Range<StepNo>> = Vec::from([0..self.plan.len()]);
+        let mut stack: Vec<std::ops::Range<StepNo>> = vec![];
+        stack.push(0..self.plan.len());
         while let Some(mut range) = stack.pop() {
             let Some(no) = range.next() else { continue };
             stack.push(range);

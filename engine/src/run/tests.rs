@@ -323,7 +323,7 @@ impl World {
     }
 
     fn start(&mut self, no: StepNo, pick: usize) {
-        if !self.run.step(no).conditions.is_empty() && pick % 5 == 0 {
+        if !self.run.step(no).conditions.is_empty() && pick.is_multiple_of(5) {
             return self.apply(Event::ConditionFalse { no });
         }
         let items = match &self.run.step(no).action {

@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 
 use super::{
-    Diagnostic, Document, Input, Task, Tree,
+    Diagnostic, Document, Input, Path, Task, Tree,
     compile::bare,
-    reader::{At, Findings},
+    dollar::missing_dollar,
+    known::{self, declared, field, unknown_name},
+    reader::{At, Findings, shown},
+    upstream::are_upstream,
 };
-use crate::{
-    expr::{self, Part},
-    plan::nearest,
-};
+use crate::expr::{self, Part, Reference};
 
 /// Tasks that can name one another: those of the document, or those of a template.
 struct Group<'a> {
@@ -28,10 +28,17 @@ struct Group<'a> {
 struct Allowed {
     /// Secrets and the worker: only where nothing is stored.
     secrets: bool,
+    /// `file('…')`: only where it is read.
+    file: bool,
     /// `item` and `index`.
     item: bool,
     /// The user; `None` may name every task (outputs).
     user: Option<usize>,
+}
+
+impl Allowed {
+    /// What the outputs of a group may name.
+    const OUTPUT: Self = Self { secrets: false, file: false, item: false, user: None };
 }
 
 pub(super) fn check_expressions(document: &Document, findings: &mut Findings) {
@@ -39,8 +46,7 @@ pub(super) fn check_expressions(document: &Document, findings: &mut Findings) {
     let mut group = Group::new(&document.tasks, &document.inputs, None);
     group.check_tasks(&root.key("tasks"), findings);
     if let Some(outputs) = &document.outputs {
-        let allowed = Allowed { secrets: false, item: false, user: None };
-        group.check_value(outputs, allowed, &root.key("outputs"), findings);
+        group.check_value(outputs, Allowed::OUTPUT, &root.key("outputs"), findings);
     }
     let at = root.key("templates");
     for template in &document.templates {
@@ -49,8 +55,7 @@ pub(super) fn check_expressions(document: &Document, findings: &mut Findings) {
             Group::new(&template.tasks, &document.inputs, Some(&template.params));
         group.check_tasks(&here.key("tasks"), findings);
         if let Some(output) = &template.output {
-            let allowed = Allowed { secrets: false, item: false, user: None };
-            group.check_value(output, allowed, &here.key("output"), findings);
+            group.check_value(output, Allowed::OUTPUT, &here.key("output"), findings);
         }
     }
 }
@@ -68,49 +73,66 @@ impl<'a> Group<'a> {
 
     fn check_tasks(&mut self, at: &At<'_>, findings: &mut Findings) {
         for (user, task) in self.tasks.iter().enumerate() {
+            if findings.is_full() {
+                findings.hide(1);
+                return;
+            }
             let here = at.key(&task.name);
             let item = task.for_each.is_some();
             let user = Some(user);
             if let Some(with) = &task.with {
-                let allowed = Allowed { secrets: true, item, user };
-                self.check_value(with, allowed, &here.key("with"), findings);
+                // Parameters of a template may end in outputs, which are stored: a secret
+                // is named by the step that uses it.
+                let secrets = task.template.is_none();
+                let allowed = Allowed { secrets, file: true, item, user };
+                let at = here.key("with");
+                self.check_value(with, allowed, &at, findings);
+                missing_dollar(with, item, &at, findings);
             }
-            let stored = Allowed { secrets: false, item: false, user };
+            let stored = Allowed { user, ..Allowed::OUTPUT };
             if let Some(condition) = &task.condition {
-                let at = here.key("if");
-                self.check_expression(bare(condition), stored, &at, findings);
+                self.check_condition(condition, stored, &here.key("if"), findings);
             }
             if let Some(items) = &task.for_each {
                 self.check_value(items, stored, &here.key("for_each"), findings);
             }
         }
-        let needs: Vec<Vec<usize>> = match self.indirect.as_slice() {
-            [] => return,
-            _ => self
-                .tasks
-                .iter()
-                .map(|task| {
-                    task.needs
-                        .iter()
-                        .filter_map(|n| self.index.get(&**n).copied())
-                        .collect()
-                })
-                .collect(),
-        };
+        if !self.indirect.is_empty() {
+            self.check_upstream(at, findings);
+        }
+    }
+
+    fn check_upstream(&self, at: &At<'_>, findings: &mut Findings) {
+        let needs: Vec<Vec<usize>> = self
+            .tasks
+            .iter()
+            .map(|task| {
+                let known = task.needs.iter();
+                known.filter_map(|need| self.index.get(&**need).copied()).collect()
+            })
+            .collect();
         let upstream = are_upstream(&needs, &self.indirect);
         for ((user, named), found) in self.indirect.iter().zip(upstream) {
-            if !found {
-                let (user, named) = (&self.tasks[*user].name, &self.tasks[*named].name);
-                let message = format!(
-                    "task `{user}` uses `tasks.{named}`, which is not upstream"
-                );
-                let help = format!("add `{named}` to the `needs` of `{user}`");
-                let diagnostic = Diagnostic::error("not_upstream", message)
-                    .help(help)
-                    .task(user.clone())
-                    .task(named.clone());
-                findings.add(diagnostic, &at.key(user));
+            let task = &self.tasks[*user];
+            // A need that does not exist is probably this one, and reported already.
+            if found || needs[*user].len() < task.needs.len() {
+                continue;
             }
+            if findings.is_full() {
+                findings.hide(1);
+                continue;
+            }
+            let (user, named) = (&task.name, &self.tasks[*named].name);
+            let message =
+                format!("task `{user}` uses `tasks.{named}`, which is not upstream");
+            let help = format!("add `{named}` to the `needs` of `{user}`");
+            let diagnostic = Diagnostic::error("not_upstream", message)
+                .help(help)
+                .task(user.clone())
+                .task(named.clone());
+            let here = at.key(user);
+            let path = place_of_use(task, named, &here).unwrap_or_else(|| here.path());
+            findings.add_path(diagnostic, path);
         }
     }
 
@@ -122,23 +144,31 @@ impl<'a> Group<'a> {
         findings: &mut Findings,
     ) {
         match value {
-            Tree::String(text) if text.contains("${{") => match expr::split(text) {
-                Ok(parts) => {
-                    for part in parts {
-                        if let Part::Expression(expression) = part
-                            && !expression.starts_with("file(")
-                        {
-                            self.check_expression(expression, allowed, at, findings);
+            Tree::String(text) if text.contains("${{") => {
+                // Spaces around an expression do not make it a part of a text here.
+                match expr::split(text.trim()) {
+                    Ok(parts) => {
+                        let allowed = Allowed {
+                            file: allowed.file && parts.len() == 1,
+                            ..allowed
+                        };
+                        for part in parts {
+                            if let Part::Expression(expression) = part {
+                                self.check_expression(
+                                    expression, allowed, at, findings,
+                                );
+                            }
                         }
                     }
+                    Err(error) => {
+                        let help = "close it with `}}`, or write `$${{` for the \
+                                    characters";
+                        let diagnostic =
+                            Diagnostic::error("bad_expression", error.to_string());
+                        findings.add(diagnostic.help(help), at);
+                    }
                 }
-                Err(error) => {
-                    let help = "close it with `}}`, or write `$${{` for the characters";
-                    let diagnostic =
-                        Diagnostic::error("bad_expression", error.to_string());
-                    findings.add(diagnostic.help(help), at);
-                }
-            },
+            }
             Tree::List(items) => {
                 for (index, item) in items.iter().enumerate() {
                     self.check_value(item, allowed, &at.index(index), findings);
@@ -153,6 +183,31 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// An `if:` is one expression, with or without its `${{ }}`.
+    fn check_condition(
+        &mut self,
+        condition: &str,
+        allowed: Allowed,
+        at: &At<'_>,
+        findings: &mut Findings,
+    ) {
+        let expression = bare(condition);
+        let is_mixed = match expr::split(condition.trim()) {
+            Ok(parts) => {
+                condition.contains("${{")
+                    && !matches!(parts.as_slice(), [Part::Expression(_)])
+            }
+            Err(_) => true,
+        };
+        if is_mixed {
+            let message = "the condition is not one expression";
+            let help = "write one `${{ … }}` around the whole condition, or none";
+            let diagnostic = Diagnostic::error("bad_expression", message).help(help);
+            return findings.add(diagnostic, at);
+        }
+        self.check_expression(expression, allowed, at, findings);
+    }
+
     fn check_expression(
         &mut self,
         expression: &str,
@@ -160,56 +215,29 @@ impl<'a> Group<'a> {
         at: &At<'_>,
         findings: &mut Findings,
     ) {
-        if let Err(message) = expr::check(expression) {
-            let message = format!("{message} in `{expression}`");
-            let help = "see docs/expressions.md for the language";
-            findings.add(Diagnostic::error("bad_expression", message).help(help), at);
-            return;
+        if let Err(fault) = expr::check(expression) {
+            let message = format!("{} in `{}`", fault.message, shown(expression));
+            let diagnostic = Diagnostic::error("bad_expression", message);
+            return findings.add(diagnostic.help(fault.help), at);
         }
         let roots = expr::roots(expression);
+        // Where a hyphen was taken for a minus, what follows it is no name of its own.
+        let mut skip_to = 0;
         for reference in expr::references(expression) {
-            if !roots.iter().any(|root| root == reference.root) {
+            let is_root = roots.iter().any(|root| root == reference.root);
+            if reference.at < skip_to || !is_root {
                 continue;
             }
-            let member = reference.member.as_deref();
-            let diagnostic = match reference.root {
-                "tasks" | "needs" => self.check_task(&reference, allowed),
-                "inputs" => declared("input", member, Some(self.inputs)),
-                "params" => declared("parameter", member, self.params),
-                "item" | "index" if allowed.item => None,
-                "item" | "index" => Some(
-                    Diagnostic::error(
-                        "unknown_name",
-                        format!(
-                            "`{}` exists only in the `with:` of a `for_each`",
-                            reference.root
-                        ),
-                    )
-                    .help("add `for_each:` to the task"),
-                ),
-                "secrets" | "worker" if !allowed.secrets => Some(
-                    Diagnostic::error(
-                        "secret_stored",
-                        format!(
-                            "`{}` may stand only under `with:` of a task",
-                            reference.root
-                        ),
-                    )
-                    .help("its value would be stored here; pass it to a step instead"),
-                ),
-                "secrets" if member.is_none() => Some(
-                    Diagnostic::error(
-                        "unknown_name",
-                        "`secrets` needs the name of a secret",
-                    )
-                    .help(
-                        "write `secrets.NAME`, set DANDORI_SECRET_NAME on the worker",
-                    ),
-                ),
-                "project" | "task" | "worker" | "secrets" | "range" | "dict" => None,
-                other => Some(unknown_name(other)),
+            let found = if reference.root == "file" && reference.called {
+                let fits = allowed.file && super::files::argument(expression).is_some();
+                (!fits).then(known::misplaced_file)
+            } else if let Some(found) = self.hyphenated(&reference) {
+                skip_to = end_of(&reference);
+                Some(found)
+            } else {
+                self.check_reference(&reference, allowed, findings)
             };
-            if let Some(mut diagnostic) = diagnostic {
+            if let Some(mut diagnostic) = found {
                 if let Some(user) = allowed.user {
                     diagnostic = diagnostic.task(self.tasks[user].name.clone());
                 }
@@ -218,11 +246,58 @@ impl<'a> Group<'a> {
         }
     }
 
+    fn check_reference(
+        &mut self,
+        reference: &Reference<'_>,
+        allowed: Allowed,
+        findings: &Findings,
+    ) -> Option<Diagnostic> {
+        let member = reference.member.as_deref();
+        match reference.root {
+            "tasks" | "needs" => self.check_task(reference, allowed, findings),
+            "inputs" => declared("input", member, Some(self.inputs), findings),
+            "params" => declared("parameter", member, self.params, findings),
+            "item" | "index" if allowed.item => None,
+            root @ ("item" | "index") => Some(known::no_item(root)),
+            root @ ("secrets" | "worker") if !allowed.secrets => {
+                Some(known::stored_secret(root))
+            }
+            "secrets" => member.is_none().then(known::nameless_secret),
+            "project" => field("project", member, &["id", "name"]),
+            "task" => field("task", member, &["name", "path", "title"]),
+            "worker" => field("worker", member, &["id"]),
+            "range" | "dict" => None,
+            _ => Some(unknown_name(reference)),
+        }
+    }
+
+    /// A name with a hyphen that reads as a subtraction.
+    fn hyphenated(&self, reference: &Reference<'_>) -> Option<Diagnostic> {
+        let whole = reference.hyphenated?;
+        let member = reference.member.as_deref()?;
+        let among = |inputs: &[Input], name: &str| {
+            inputs.iter().any(|input| input.name == name)
+        };
+        let exists = |name: &str| match reference.root {
+            "tasks" | "needs" => self.index.contains_key(name),
+            "inputs" => among(self.inputs, name),
+            "params" => self.params.is_some_and(|params| among(params, name)),
+            _ => false,
+        };
+        (exists(whole) && !exists(member)).then(|| {
+            let root = reference.root;
+            let message = format!("`{root}.{whole}` reads as a subtraction");
+            let help = format!("write `{root}['{whole}']`");
+            Diagnostic::error("hyphenated_name", message).help(help)
+        })
+    }
+
     /// A use of `tasks.NAME` or `needs.NAME`.
     fn check_task(
         &mut self,
-        reference: &expr::Reference<'_>,
+        reference: &Reference<'_>,
         allowed: Allowed,
+        findings: &Findings,
     ) -> Option<Diagnostic> {
         let root = reference.root;
         let Some(member) = &reference.member else {
@@ -233,23 +308,18 @@ impl<'a> Group<'a> {
             let help = "write `tasks.NAME.output` or `tasks['NAME'].output`";
             return Some(Diagnostic::error("unknown_name", message).help(help));
         };
-        let named = self.index.get(member.as_str()).copied();
-        if let Some(hyphenated) = reference.hyphenated
-            && named.is_none()
-            && self.index.contains_key(hyphenated)
-        {
-            let message = format!("`{root}.{hyphenated}` reads as a subtraction");
-            let help = format!("write `{root}['{hyphenated}']`");
-            return Some(Diagnostic::error("hyphenated_name", message).help(help));
-        }
-        let Some(named) = named else {
-            let message = format!("there is no task `{member}`");
-            let diagnostic = Diagnostic::error("unknown_task", message);
-            return Some(match nearest(member, self.index.keys().copied()) {
-                Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
-                None => diagnostic.help("name a task of this group"),
-            });
+        let Some(named) = self.index.get(member.as_str()).copied() else {
+            let message = format!("there is no task `{}`", shown(member));
+            let help = findings
+                .suggest(member, self.index.keys().copied())
+                .unwrap_or_else(|| "name a task of this group".to_owned());
+            return Some(Diagnostic::error("unknown_task", message).help(help));
         };
+        let parts = ["output", "state", "error", "attempts"];
+        let place = format!("{root}.{member}");
+        if let Some(diagnostic) = field(&place, reference.field.as_deref(), &parts) {
+            return Some(diagnostic);
+        }
         let user = allowed.user?;
         let direct = self.tasks[user].needs.iter().any(|need| need == member);
         if user == named {
@@ -269,85 +339,45 @@ impl<'a> Group<'a> {
     }
 }
 
-fn declared(
-    what: &str,
-    member: Option<&str>,
-    inputs: Option<&[Input]>,
-) -> Option<Diagnostic> {
-    let Some(inputs) = inputs else {
-        let message = "`params` exists only inside a template";
-        let help = "write `inputs.NAME` for the inputs of the project";
-        return Some(Diagnostic::error("unknown_name", message).help(help));
+/// Where the name that follows a root ends when its hyphens belong to it.
+fn end_of(reference: &Reference<'_>) -> usize {
+    let name = reference.hyphenated.map_or(0, str::len);
+    reference.at + reference.root.len() + 1 + name
+}
+
+/// Where a task names another one first.
+fn place_of_use(task: &Task, named: &str, at: &At<'_>) -> Option<Path> {
+    let in_condition = || {
+        let condition = task.condition.as_ref()?;
+        uses(bare(condition), named).then(|| at.key("if").path())
     };
-    let member = member?;
-    if inputs.iter().any(|input| input.name == member) {
-        return None;
-    }
-    let diagnostic =
-        Diagnostic::error("unknown_name", format!("there is no {what} `{member}`"));
-    Some(match nearest(member, inputs.iter().map(|input| &*input.name)) {
-        Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
-        None => diagnostic.help(format!("declare the {what} `{member}` first")),
-    })
+    let in_value = |key: &str, value: Option<&Tree>| find(value?, named, &at.key(key));
+    in_value("with", task.with.as_ref())
+        .or_else(in_condition)
+        .or_else(|| in_value("for_each", task.for_each.as_ref()))
 }
 
-fn unknown_name(name: &str) -> Diagnostic {
-    const NAMES: [&str; 10] = [
-        "inputs", "params", "tasks", "needs", "item", "index", "project", "task",
-        "worker", "secrets",
-    ];
-    let diagnostic =
-        Diagnostic::error("unknown_name", format!("unknown name `{name}`"));
-    match nearest(name, NAMES) {
-        Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
-        None => diagnostic.help(format!("known names: {}", NAMES.join(", "))),
+fn find(value: &Tree, named: &str, at: &At<'_>) -> Option<Path> {
+    match value {
+        Tree::String(text) if text.contains("${{") => {
+            let parts = expr::split(text).unwrap_or_default();
+            let is_use =
+                |part: &Part<'_>| matches!(part, Part::Expression(e) if uses(e, named));
+            parts.iter().any(is_use).then(|| at.path())
+        }
+        Tree::List(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| find(item, named, &at.index(index))),
+        Tree::Map(entries) => {
+            entries.iter().find_map(|(key, item)| find(item, named, &at.key(key)))
+        }
+        Tree::String(_) | Tree::Null | Tree::Bool(_) | Tree::Number(_) => None,
     }
 }
 
-/// For each (user, named): whether `named` can be reached from `user` along needs.
-///
-/// 64 named tasks at a time travel as one mask through the graph in topological order,
-/// so a large document with many uses stays linear in practice.
-fn are_upstream(needs: &[Vec<usize>], queries: &[(usize, usize)]) -> Vec<bool> {
-    let mut open: Vec<usize> = needs.iter().map(Vec::len).collect();
-    let mut dependents = vec![vec![]; needs.len()];
-    for (task, needs) in needs.iter().enumerate() {
-        for need in needs {
-            dependents[*need].push(task);
-        }
-    }
-    let mut order: Vec<usize> =
-        (0..needs.len()).filter(|task| open[*task] == 0).collect();
-    let mut at = 0;
-    while let Some(task) = order.get(at).copied() {
-        at += 1;
-        for dependent in &dependents[task] {
-            open[*dependent] -= 1;
-            if open[*dependent] == 0 {
-                order.push(*dependent);
-            }
-        }
-    }
-    let mut targets: Vec<usize> = queries.iter().map(|(_, named)| *named).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    let mut answers = vec![false; queries.len()];
-    for chunk in targets.chunks(64) {
-        let mut masks = vec![0_u64; needs.len()];
-        let mut bits = HashMap::new();
-        for (bit, target) in chunk.iter().enumerate() {
-            bits.insert(*target, 1_u64 << bit);
-        }
-        for task in &order {
-            for need in &needs[*task] {
-                masks[*task] |= masks[*need] | bits.get(need).copied().unwrap_or(0);
-            }
-        }
-        for ((user, named), answer) in queries.iter().zip(&mut answers) {
-            if let Some(bit) = bits.get(named) {
-                *answer = masks[*user] & bit != 0;
-            }
-        }
-    }
-    answers
+fn uses(expression: &str, named: &str) -> bool {
+    expr::references(expression)
+        .iter()
+        .any(|found| found.root == "tasks" && found.member.as_deref() == Some(named))
 }

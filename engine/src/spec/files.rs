@@ -1,9 +1,16 @@
 //! `${{ file('prompt.md') }}`: a text from a file beside the document, read once when
 //! the document is loaded, so that it is part of the plan and of its hash.
 
-use std::path::{Component, Path};
+use std::{
+    io::ErrorKind,
+    path::{Component, Path},
+};
 
-use super::{Diagnostic, Tree};
+use super::{
+    Diagnostic, Tree,
+    reader::{At, Findings},
+};
+use crate::expr::{self, Part};
 
 /// The largest file that may be read into a document, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -12,58 +19,73 @@ const MAX_FILE: u64 = 1024 * 1024;
 pub(super) fn inline_files(
     tree: &Tree,
     folder: Option<&Path>,
-) -> Result<Option<Tree>, Diagnostic> {
+    at: &At<'_>,
+    findings: &mut Findings,
+) -> Option<Tree> {
     match tree {
-        Tree::String(text) => inline(text, folder),
+        Tree::String(text) => {
+            let name = named(text)?;
+            match content(name, folder) {
+                // The content is data: expressions in it are not evaluated.
+                Ok(content) => Some(Tree::String(content.replace("${{", "$${{"))),
+                Err(diagnostic) => {
+                    findings.add(diagnostic, at);
+                    None
+                }
+            }
+        }
         Tree::List(items) => {
             let mut changed = None;
             for (index, item) in items.iter().enumerate() {
-                if let Some(value) = inline_files(item, folder)? {
+                let at = at.index(index);
+                if let Some(value) = inline_files(item, folder, &at, findings) {
                     changed.get_or_insert_with(|| items.clone())[index] = value;
                 }
             }
-            Ok(changed.map(Tree::List))
+            changed.map(Tree::List)
         }
         Tree::Map(entries) => {
             let mut changed = None;
-            for (index, (_, item)) in entries.iter().enumerate() {
-                if let Some(value) = inline_files(item, folder)? {
+            for (index, (key, item)) in entries.iter().enumerate() {
+                let at = at.key(key);
+                if let Some(value) = inline_files(item, folder, &at, findings) {
                     changed.get_or_insert_with(|| entries.clone())[index].1 = value;
                 }
             }
-            Ok(changed.map(Tree::Map))
+            changed.map(Tree::Map)
         }
-        Tree::Null | Tree::Bool(_) | Tree::Number(_) => Ok(None),
+        Tree::Null | Tree::Bool(_) | Tree::Number(_) => None,
     }
 }
 
-fn inline(text: &str, folder: Option<&Path>) -> Result<Option<Tree>, Diagnostic> {
-    let expression = super::compile::bare(text);
-    let Some(call) = expression.strip_prefix("file(").and_then(|c| c.strip_suffix(')'))
-    else {
-        return Ok(None);
-    };
-    if !text.trim_start().starts_with("${{") {
-        return Ok(None);
+/// The name of the file that a whole text stands for.
+fn named(text: &str) -> Option<&str> {
+    if !text.contains("file") || !text.trim_start().starts_with("${{") {
+        return None;
     }
-    let call = call.trim();
-    let quoted =
-        |quote: char| call.strip_prefix(quote).and_then(|c| c.strip_suffix(quote));
-    let Some(name) = quoted('\'').or_else(|| quoted('"')) else {
-        let help = "write `${{ file('prompt.md') }}` with a plain name";
-        return Err(
-            Diagnostic::error("bad_file", "`file` takes one quoted name").help(help)
-        );
-    };
+    match expr::split(text.trim()).ok()?.as_slice() {
+        [Part::Expression(expression)] => argument(expression),
+        _ => None,
+    }
+}
+
+/// The name in an expression that is only `file('name')`.
+pub(super) fn argument(expression: &str) -> Option<&str> {
+    let call = expression.strip_prefix("file")?.trim();
+    let call = call.strip_prefix('(')?.strip_suffix(')')?.trim();
+    ['\'', '"'].into_iter().find_map(|quote| {
+        let name = call.strip_prefix(quote)?.strip_suffix(quote)?;
+        (!name.contains([quote, '\\'])).then_some(name)
+    })
+}
+
+fn content(name: &str, folder: Option<&Path>) -> Result<String, Diagnostic> {
     let Some(folder) = folder else {
         let message = "`file` works only where the document is loaded from a folder";
         let help = "put the text into the document";
         return Err(Diagnostic::error("bad_file", message).help(help));
     };
-    read(name, folder).map(|content| {
-        // The content is data: expressions in it are not evaluated.
-        Some(Tree::String(content.replace("${{", "$${{")))
-    })
+    read(name, folder)
 }
 
 fn read(name: &str, folder: &Path) -> Result<String, Diagnostic> {
@@ -77,16 +99,21 @@ fn read(name: &str, folder: &Path) -> Result<String, Diagnostic> {
         return Err(wrong(format!("`{name}` leads out of the folder of the document")));
     }
     let root = folder.canonicalize().map_err(|e| wrong(format!("the folder: {e}")))?;
-    let path = root
-        .join(relative)
-        .canonicalize()
-        .map_err(|e| wrong(format!("`{name}`: {e}")))?;
+    let path = root.join(relative).canonicalize().map_err(|error| {
+        wrong(match error.kind() {
+            ErrorKind::NotFound => format!("there is no file `{name}`"),
+            _ => format!("`{name}`: {error}"),
+        })
+    })?;
     if !path.starts_with(&root) {
         return Err(wrong(format!("`{name}` leads out of the folder of the document")));
     }
-    let size = path.metadata().map_err(|e| wrong(format!("`{name}`: {e}")))?.len();
-    if size > MAX_FILE {
-        return Err(wrong(format!("`{name}` has {size} bytes")));
+    let found = path.metadata().map_err(|e| wrong(format!("`{name}`: {e}")))?;
+    if !found.is_file() {
+        return Err(wrong(format!("`{name}` is not a file")));
+    }
+    if found.len() > MAX_FILE {
+        return Err(wrong(format!("`{name}` has {} bytes", found.len())));
     }
     std::fs::read_to_string(&path).map_err(|e| wrong(format!("`{name}`: {e}")))
 }

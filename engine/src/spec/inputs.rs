@@ -4,7 +4,6 @@ use super::{
     Diagnostic, Document, Tree,
     reader::{At, Findings},
 };
-use crate::plan::nearest;
 
 /// Resolves the inputs: `given` goes over the document's `with:`, that over defaults.
 pub(super) fn resolve_inputs(
@@ -23,10 +22,9 @@ pub(super) fn resolve_inputs(
                     format!("unknown input `{name}`"),
                 );
                 let names = document.inputs.iter().map(|input| input.name.as_str());
-                let help = match nearest(name, names) {
-                    Some(name) => format!("did you mean `{name}`?"),
-                    None => format!("declare `{name}` under `inputs:`"),
-                };
+                let help = findings
+                    .suggest(name, names)
+                    .unwrap_or_else(|| format!("declare `{name}` under `inputs:`"));
                 findings.add(diagnostic.help(help), &at.name(name));
                 continue;
             };

@@ -4,21 +4,32 @@
 //! Does not run anything. Invariant: a document that loads has a valid plan, and one
 //! that does not has at least one diagnostic with a remedy.
 
+mod builder;
 mod check;
 mod compile;
 mod diagnostic;
 mod document;
+mod dollar;
 mod duration;
 mod files;
+mod fits;
+mod for_each;
+mod graph;
+mod handlers;
 mod inputs;
 mod json;
+mod known;
 pub(crate) mod names;
 mod number;
 mod positions;
+mod project;
 mod reader;
 mod source;
 mod tasks;
+mod template;
+mod treatment;
 mod tree;
+mod upstream;
 mod yaml;
 
 /// The JSON Schema of the project document.
@@ -35,7 +46,7 @@ pub use self::{
     source::{Format, Limits, Source},
     tree::{Path, Segment, Tree},
 };
-use self::{reader::Findings, tasks::read_document};
+use self::{project::read_document, reader::Findings};
 
 impl Document {
     /// Understands a tree.

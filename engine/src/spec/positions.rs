@@ -1,63 +1,118 @@
-//! [`Positions`]: where the values of a document stand, built only for diagnostics.
+//! [`Positions`]: where the values of a document stand, walked only for diagnostics.
+//!
+//! A document may hold a million values and a hundred findings, so that only the places
+//! on the way to a finding are kept.
+
+use std::collections::HashMap;
 
 use super::{Path, Segment};
 
 /// Line and column, both from 1.
 pub(super) type Position = (u32, u32);
 
-/// The values of a document with their places, as a flat tree.
+/// The places that are asked for, as a tree of paths.
 #[derive(Debug, Default)]
-pub(super) struct Positions(Vec<Value>);
+pub(super) struct Positions {
+    nodes: Vec<Node>,
+    /// How many have no place yet.
+    open: usize,
+}
+
+/// The number of a place that somebody asked for, or `None`: nobody did.
+pub(super) type Wanted = Option<usize>;
+
+#[derive(Debug, Default)]
+struct Node {
+    keys: HashMap<String, usize>,
+    items: HashMap<usize, usize>,
+    place: Option<Place>,
+}
 
 #[derive(Debug)]
-struct Value {
+struct Place {
     at: Position,
-    /// The key under which it stands, and the key's place.
-    key: Option<(String, Position)>,
-    children: Vec<usize>,
+    is_collection: bool,
+    /// The place of the key under which it stands.
+    key_at: Option<Position>,
 }
 
 impl Positions {
-    /// Adds a value below `parent`; returns its handle.
-    pub(super) fn add(
-        &mut self,
-        parent: Option<usize>,
-        key: Option<(String, Position)>,
-        at: Position,
-    ) -> usize {
-        let handle = self.0.len();
-        self.0.push(Value { at, key, children: vec![] });
-        if let Some(parent) = parent {
-            self.0[parent].children.push(handle);
+    /// The tree of paths, still without places. Its root is number 0.
+    pub(super) fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
+        let mut positions = Self { nodes: vec![Node::default()], open: 0 };
+        for path in paths {
+            let mut node = 0;
+            for segment in &path.0 {
+                let next = positions.nodes.len();
+                let Node { keys, items, .. } = &mut positions.nodes[node];
+                node = match segment {
+                    Segment::Key(name) | Segment::KeyName(name) => {
+                        *keys.entry(name.clone()).or_insert(next)
+                    }
+                    Segment::Index(index) => *items.entry(*index).or_insert(next),
+                };
+                if node == next {
+                    positions.nodes.push(Node::default());
+                }
+            }
         }
-        handle
+        positions.open = positions.nodes.len();
+        positions
+    }
+
+    /// Whether every place is known, so that the rest of the text need not be walked.
+    pub(super) fn is_complete(&self) -> bool {
+        self.open == 0
+    }
+
+    /// The value of a key.
+    pub(super) fn key(&self, parent: Wanted, key: &str) -> Wanted {
+        self.nodes[parent?].keys.get(key).copied()
+    }
+
+    /// An item of a list.
+    pub(super) fn item(&self, parent: Wanted, index: usize) -> Wanted {
+        self.nodes[parent?].items.get(&index).copied()
+    }
+
+    /// Keeps a place, where it is wanted.
+    pub(super) fn keep(
+        &mut self,
+        wanted: Wanted,
+        at: Position,
+        is_collection: bool,
+        key_at: Option<Position>,
+    ) {
+        let Some(node) = wanted else { return };
+        let place = Place { at, is_collection, key_at };
+        if self.nodes[node].place.replace(place).is_none() {
+            self.open -= 1;
+        }
     }
 
     /// The place of a path, or of its deepest part that exists.
     pub(super) fn locate(&self, path: &Path) -> Position {
-        let Some(mut value) = self.0.first() else { return (1, 1) };
-        let mut at = value.at;
+        let mut at = self.nodes.first().and_then(|root| root.place.as_ref());
+        let mut found = at.map_or((1, 1), |place| place.at);
+        let mut node = Some(0);
         for segment in &path.0 {
-            let child = match segment {
-                Segment::Index(index) => value.children.get(*index),
-                Segment::Key(name) | Segment::KeyName(name) => {
-                    // The last one: where a key is doubled, that is the wrong one.
-                    value.children.iter().rev().find(|child| {
-                        self.0[**child].key.as_ref().is_some_and(|(key, _)| key == name)
-                    })
-                }
+            node = match segment {
+                Segment::Key(name) | Segment::KeyName(name) => self.key(node, name),
+                Segment::Index(index) => self.item(node, *index),
             };
-            let Some(child) = child.map(|child| &self.0[*child]) else { break };
-            at = match (segment, &child.key) {
-                (Segment::KeyName(_), Some((_, key_at))) => *key_at,
+            at = node.and_then(|node| self.nodes[node].place.as_ref());
+            let Some(place) = at else { break };
+            found = match (segment, place.key_at) {
+                (Segment::KeyName(_), Some(key_at)) => key_at,
                 // A block value starts on the next line; its key says more.
-                (Segment::Key(_), Some((_, key_at))) if child.at.0 != key_at.0 => {
-                    *key_at
+                (Segment::Key(_), Some(key_at))
+                    if place.is_collection && place.at.0 != key_at.0 =>
+                {
+                    key_at
                 }
-                _ => child.at,
+                _ => place.at,
             };
-            value = child;
         }
-        at
+        found
     }
 }

@@ -1,18 +1,24 @@
 //! Reading values out of a [`Tree`] with diagnostics: types, unknown keys, ranges.
 
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
 use super::{Diagnostic, Path, Segment, Tree, parse_duration};
-use crate::plan::nearest;
+use crate::plan::{Problem, did_you_mean, nearest};
 
 /// A place in a document, cheap to pass down: a path is made only when it is needed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
-    parent: Option<&'a At<'a>>,
+    parent: Option<&'a Self>,
     segment: Step<'a>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Step<'a> {
     Root,
+    Base(&'a Path),
     Key(&'a str),
     Name(&'a str),
     Index(usize),
@@ -20,6 +26,11 @@ enum Step<'a> {
 
 impl<'a> At<'a> {
     pub(super) const ROOT: At<'static> = At { parent: None, segment: Step::Root };
+
+    /// A place that was kept as a path.
+    pub(super) const fn base(path: &'a Path) -> Self {
+        At { parent: None, segment: Step::Base(path) }
+    }
 
     pub(super) const fn key(&'a self, key: &'a str) -> Self {
         At { parent: Some(self), segment: Step::Key(key) }
@@ -39,6 +50,7 @@ impl<'a> At<'a> {
         while let Some(place) = at {
             match place.segment {
                 Step::Root => {}
+                Step::Base(path) => segments.extend(path.0.iter().rev().cloned()),
                 Step::Key(key) => segments.push(Segment::Key(key.to_owned())),
                 Step::Name(key) => segments.push(Segment::KeyName(key.to_owned())),
                 Step::Index(index) => segments.push(Segment::Index(index)),
@@ -50,27 +62,58 @@ impl<'a> At<'a> {
     }
 }
 
-/// Collects diagnostics with their places.
+/// Collects diagnostics with their places, each once.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     found: Vec<(Diagnostic, Path)>,
+    /// What was added, by hash: the steps of a template are looked at for every use.
+    seen: HashSet<u64>,
     hidden: usize,
 }
 
 impl Findings {
     /// More than this is not read by anyone and only makes a broken document slow.
     const MOST: usize = 100;
+    /// The code of the line that counts what is not shown.
+    pub(super) const MORE: &str = "more_findings";
 
     pub(super) fn add(&mut self, diagnostic: Diagnostic, at: &At<'_>) {
         self.add_path(diagnostic, at.path());
     }
 
     pub(super) fn add_path(&mut self, diagnostic: Diagnostic, path: Path) {
-        if self.found.len() < Self::MOST {
-            self.found.push((diagnostic, path));
-        } else {
-            self.hidden += 1;
+        let mut hasher = DefaultHasher::new();
+        (&diagnostic.code, &diagnostic.message, &path).hash(&mut hasher);
+        if !self.seen.insert(hasher.finish()) {
+            return;
         }
+        if self.is_full() {
+            self.hidden += 1;
+        } else {
+            self.found.push((diagnostic, path));
+        }
+    }
+
+    /// Whether further findings are not shown any more.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= Self::MOST
+    }
+
+    /// Counts findings that are not worth describing any more.
+    pub(super) fn hide(&mut self, count: usize) {
+        self.hidden += count;
+    }
+
+    /// The remedy for a misspelt name; looked for only while anyone will read it.
+    pub(super) fn suggest<'n>(
+        &self,
+        name: &str,
+        candidates: impl IntoIterator<Item = &'n str>,
+    ) -> Option<String> {
+        if self.found.len() >= Problem::SUGGESTED {
+            return None;
+        }
+        nearest(name, candidates).map(|near| did_you_mean(name, &near))
     }
 
     pub(super) fn has_errors(&self) -> bool {
@@ -79,8 +122,9 @@ impl Findings {
 
     pub(super) fn into_found(mut self) -> Vec<(Diagnostic, Path)> {
         if self.hidden > 0 {
-            let message = format!("{} more findings are not shown", self.hidden);
-            let diagnostic = Diagnostic::error("more_findings", message)
+            // Once enough is found, whoever looks may stop looking.
+            let message = format!("at least {} more findings", self.hidden);
+            let diagnostic = Diagnostic::error(Self::MORE, message)
                 .help("mend the ones shown first");
             self.found.push((diagnostic, Path::default()));
         }
@@ -88,30 +132,41 @@ impl Findings {
     }
 
     pub(super) fn wrong_type(&mut self, what: &str, value: &Tree, at: &At<'_>) {
+        let help = match value {
+            Tree::String(text) if what.contains("true or false") => {
+                match text.to_ascii_lowercase().as_str() {
+                    "yes" | "on" | "y" | "true" => "write `true`".to_owned(),
+                    "no" | "off" | "n" | "false" => "write `false`".to_owned(),
+                    _ => format!("write {what}"),
+                }
+            }
+            Tree::String(text) if what.contains("number") && is_number(text) => {
+                format!("write {what}, without quotes")
+            }
+            _ => format!("write {what}"),
+        };
+        self.wrong_type_with(what, value, &help, at);
+    }
+
+    /// Refuses a value of a wrong type with a remedy of its own.
+    pub(super) fn wrong_type_with(
+        &mut self,
+        what: &str,
+        value: &Tree,
+        help: &str,
+        at: &At<'_>,
+    ) {
         let message = format!("expected {what}, found {}", value.describe());
-        let mut diagnostic = Diagnostic::error("wrong_type", message);
-        if let (true, Tree::String(text)) = (what.contains("true or false"), value) {
-            let lower = text.to_ascii_lowercase();
-            diagnostic = match lower.as_str() {
-                "yes" | "on" | "y" => diagnostic.help("write `true`"),
-                "no" | "off" | "n" => diagnostic.help("write `false`"),
-                _ => diagnostic.help(format!("write {what}")),
-            };
-        } else {
-            diagnostic = diagnostic.help(format!("write {what}"));
-        }
-        self.add(diagnostic, at);
+        self.add(Diagnostic::error("wrong_type", message).help(help), at);
     }
 
     /// Refuses a key that is not known, with the nearest one.
     pub(super) fn unknown_key(&mut self, key: &str, known: &[&str], at: &At<'_>) {
-        let mut diagnostic =
-            Diagnostic::error("unknown_key", format!("unknown key `{key}`"));
-        diagnostic = match nearest(key, known.iter().copied()) {
-            Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
-            None => diagnostic.help(format!("known keys: {}", known.join(", "))),
-        };
-        self.add(diagnostic, &at.name(key));
+        let help = self
+            .suggest(key, known.iter().copied())
+            .unwrap_or_else(|| format!("known keys: {}", known.join(", ")));
+        let message = format!("unknown key `{}`", shown(key));
+        self.add(Diagnostic::error("unknown_key", message).help(help), &at.name(key));
     }
 
     pub(super) fn map<'t>(
@@ -119,10 +174,24 @@ impl Findings {
         value: &'t Tree,
         at: &At<'_>,
     ) -> &'t [(String, Tree)] {
-        if let Tree::Map(entries) = value {
-            return entries;
+        self.map_or(value, "write a mapping: `key: value`", at)
+    }
+
+    /// A mapping, or a finding with a remedy of its own.
+    pub(super) fn map_or<'t>(
+        &mut self,
+        value: &'t Tree,
+        help: &str,
+        at: &At<'_>,
+    ) -> &'t [(String, Tree)] {
+        match value {
+            Tree::Map(entries) => return entries,
+            Tree::String(text) if let Some((key, rest)) = glued(text) => {
+                let help = format!("put a space after the colon: `{key}: {rest}`");
+                self.wrong_type_with("a mapping", value, &help, at);
+            }
+            other => self.wrong_type_with("a mapping", other, help, at),
         }
-        self.wrong_type("a mapping", value, at);
         &[]
     }
 
@@ -135,10 +204,24 @@ impl Findings {
     }
 
     pub(super) fn text(&mut self, value: &Tree, at: &At<'_>) -> Option<String> {
-        if let Tree::String(text) = value {
-            return Some(text.clone());
-        }
-        self.wrong_type("a text", value, at);
+        self.text_of("a text", value, at)
+    }
+
+    /// A text with a meaning, such as the name of a task.
+    pub(super) fn text_of(
+        &mut self,
+        what: &str,
+        value: &Tree,
+        at: &At<'_>,
+    ) -> Option<String> {
+        let quoted = |text: String| format!("put quotes around it: `\"{text}\"`");
+        let help = match value {
+            Tree::String(text) => return Some(text.clone()),
+            Tree::Number(number) => quoted(number.to_string()),
+            Tree::Bool(value) => quoted(value.to_string()),
+            Tree::Null | Tree::List(_) | Tree::Map(_) => format!("write {what}"),
+        };
+        self.wrong_type_with(what, value, &help, at);
         None
     }
 
@@ -168,14 +251,18 @@ impl Findings {
             i64::MAX => format!("a whole number of at least {}", range.start()),
             end => format!("a whole number from {} to {end}", range.start()),
         };
-        if matches!(value, Tree::Number(_)) {
-            let diagnostic =
-                Diagnostic::error("out_of_range", format!("expected {what}"));
-            self.add(diagnostic.help(format!("write {what}")), at);
-        } else {
-            self.wrong_type(&what, value, at);
-        }
+        self.outside(&what, value, at);
         None
+    }
+
+    /// Refuses a number out of its range, or what is no number at all.
+    fn outside(&mut self, what: &str, value: &Tree, at: &At<'_>) {
+        let Tree::Number(number) = value else {
+            return self.wrong_type(what, value, at);
+        };
+        let message = format!("expected {what}, found {number}");
+        let help = format!("write {what}");
+        self.add(Diagnostic::error("out_of_range", message).help(help), at);
     }
 
     pub(super) fn count(
@@ -203,7 +290,7 @@ impl Findings {
             return Some(number);
         }
         let what = format!("a number from {} to {}", range.start(), range.end());
-        self.wrong_type(&what, value, at);
+        self.outside(&what, value, at);
         None
     }
 
@@ -212,27 +299,45 @@ impl Findings {
         value: &Tree,
         at: &At<'_>,
     ) -> Option<std::time::Duration> {
-        let message = match value {
+        const SUCH_AS: &str = "write a duration such as `500ms`, `10s` or `1h30m`";
+        let (message, help) = match value {
             Tree::String(text) => match parse_duration(text) {
                 Ok(duration) => return Some(duration),
-                Err(message) => message,
+                // What is wrong and what to write instead are one sentence there.
+                Err(message) => match message.split_once("; ") {
+                    Some((wrong, help)) => (wrong.to_owned(), help.to_owned()),
+                    None => (message, SUCH_AS.to_owned()),
+                },
             },
-            Tree::Number(number) => {
+            Tree::Number(number) if number.as_f64().is_some_and(|n| n >= 0.0) => {
                 let help = format!("did you mean `{number}s`?");
-                let diagnostic = Diagnostic::error(
-                    "bad_duration",
-                    format!("`{number}` has no unit"),
-                );
-                self.add(diagnostic.help(help), at);
-                return None;
+                (format!("`{number}` has no unit"), help)
             }
             other => {
                 self.wrong_type("a duration such as `10s`", other, at);
                 return None;
             }
         };
-        let help = "write a duration such as `500ms`, `10s` or `1h30m`";
         self.add(Diagnostic::error("bad_duration", message).help(help), at);
         None
     }
+}
+
+/// The beginning of a text of the document, for a message.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(60).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn is_number(text: &str) -> bool {
+    text.trim().parse::<f64>().is_ok()
+}
+
+/// Splits `key:value`, which YAML reads as one text.
+fn glued(text: &str) -> Option<(&str, &str)> {
+    let (key, rest) = text.lines().next()?.split_once(':')?;
+    let is_key = !key.is_empty()
+        && key.len() <= 60
+        && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    let rest = rest.get(..rest.len().min(60)).unwrap_or_default();
+    (is_key && !rest.is_empty() && !rest.starts_with("//")).then_some((key, rest))
 }

@@ -3,7 +3,10 @@
 //! Reading makes a [`Tree`] without positions, which keeps it small; a place is looked up
 //! by walking the text once more, only when there is something to complain about.
 
-use super::{Diagnostic, Path, Tree, json, yaml};
+use super::{
+    Diagnostic, Path, Tree, graph::too_many_tasks, json, positions::Positions,
+    reader::Findings, yaml,
+};
 
 /// How a document is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +137,15 @@ impl Source {
             Format::Yaml => yaml::read(&self.text, limits),
             Format::Json => json::read(&self.text),
         };
-        result.map_err(|diagnostic| vec![self.with_snippet(diagnostic)])
+        let tree = result.map_err(|diagnostic| vec![self.with_snippet(diagnostic)])?;
+        // A task weighs much more than the few bytes it may be written with.
+        match tree.get("tasks") {
+            Some(Tree::Map(tasks)) if tasks.len() > limits.tasks => {
+                let diagnostic = too_many_tasks(tasks.len(), limits.tasks);
+                Err(vec![self.place(diagnostic, &Path::default().key("tasks"))])
+            }
+            _ => Ok(tree),
+        }
     }
 
     /// Gives a finding the place of a path.
@@ -142,28 +153,55 @@ impl Source {
         self.place_all(vec![(diagnostic, path.clone())]).remove(0)
     }
 
-    /// Gives findings the places of their paths, walking the text once.
+    /// Gives findings the places of their paths, walking the text once. Errors come
+    /// first, in the order of the text.
     pub fn place_all(&self, found: Vec<(Diagnostic, Path)>) -> Vec<Diagnostic> {
         if found.is_empty() {
             return vec![];
         }
-        let positions = match self.format {
-            Format::Yaml => yaml::positions(&self.text),
-            Format::Json => json::positions(&self.text),
-        };
-        found
+        let mut positions = Positions::of(found.iter().map(|(_, path)| path));
+        match self.format {
+            Format::Yaml => yaml::find(&self.text, &mut positions),
+            Format::Json => json::find(&self.text, &mut positions),
+        }
+        let mut placed: Vec<Diagnostic> = found
             .into_iter()
             .map(|(mut diagnostic, path)| {
                 (diagnostic.line, diagnostic.column) = positions.locate(&path);
-                self.with_snippet(diagnostic)
+                diagnostic
             })
-            .collect()
+            .collect();
+        placed.sort_by_key(|found| {
+            let is_count = found.code == Findings::MORE;
+            (is_count, !found.is_error(), found.line, found.column)
+        });
+        self.add_snippets(&mut placed);
+        placed
+    }
+
+    /// Gives findings the lines they stand on, walking the text once for all of them.
+    fn add_snippets(&self, placed: &mut [Diagnostic]) {
+        let mut by_line: Vec<&mut Diagnostic> = placed.iter_mut().collect();
+        by_line.sort_by_key(|found| found.line);
+        let mut lines = self.text.lines();
+        let (mut read, mut line) = (0, None);
+        for found in by_line {
+            if found.line > read {
+                line = lines.nth((found.line - read - 1) as usize);
+                read = found.line;
+            }
+            self.set_snippet(found, line);
+        }
     }
 
     fn with_snippet(&self, mut diagnostic: Diagnostic) -> Diagnostic {
+        self.add_snippets(std::slice::from_mut(&mut diagnostic));
+        diagnostic
+    }
+
+    fn set_snippet(&self, diagnostic: &mut Diagnostic, line: Option<&str>) {
         const SHOWN: usize = 160;
         diagnostic.file.clone_from(&self.name);
-        let line = self.text.lines().nth(diagnostic.line.saturating_sub(1) as usize);
         // A line that is longer than a screen would hide the message.
         diagnostic.snippet = line
             .filter(|_| diagnostic.line > 0 && (diagnostic.column as usize) < SHOWN)
@@ -173,7 +211,6 @@ impl Source {
                     .map(|c| if c.is_control() && c != '\t' { '�' } else { c })
                     .collect()
             });
-        diagnostic
     }
 }
 

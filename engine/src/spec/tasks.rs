@@ -1,36 +1,18 @@
-//! From a [`Tree`] to a [`Document`]: the keys of the project document.
-//!
-//! Every key is known here or refused; nothing is accepted and ignored.
-
-use std::collections::BTreeMap;
+//! The keys of a task.
 
 use super::{
-    Defaults, Diagnostic, Document, Input, InputType, Task, Template, Timeout,
-    Treatment, Tree,
+    Diagnostic, Task, Tree,
     names::check_name,
+    project::unknown,
     reader::{At, Findings},
+    treatment::{labels, treat},
 };
 use crate::{
-    ErrorClass, Timestamp,
-    plan::{Amount, Retry, Rule, StartBefore},
+    Timestamp,
+    plan::{Amount, Rule, StartBefore},
 };
 
-pub(super) const PROJECT_KEYS: &[&str] = &[
-    "version",
-    "name",
-    "inputs",
-    "with",
-    "defaults",
-    "templates",
-    "tasks",
-    "outputs",
-    "max_parallel",
-    "priority",
-    "labels",
-    "fail_fast",
-    "idempotency_key",
-];
-pub(super) const TASK_KEYS: &[&str] = &[
+const TASK_KEYS: &[&str] = &[
     "kind",
     "use",
     "needs",
@@ -52,354 +34,23 @@ pub(super) const TASK_KEYS: &[&str] = &[
     "labels",
     "title",
 ];
-/// Keys of later capabilities: refused with a reason until they work.
-const LATER_KEYS: &[&str] = &[
-    "canvas",
-    "concurrency",
-    "rate_limit",
-    "cache",
-    "retention",
-    "on_success",
-    "on_failure",
-];
-const TREATMENT_KEYS: &[&str] = &["retry", "timeout", "queue", "priority"];
-const RETRY_KEYS: &[&str] = &[
-    "max_retries",
-    "delay",
-    "multiplier",
-    "max_delay",
-    "jitter",
-    "max_elapsed",
-    "retry_on",
-];
-
-/// Reads a document.
-pub(super) fn read_document(tree: &Tree, findings: &mut Findings) -> Document {
-    let mut document = Document::default();
-    let at = At::ROOT;
-    let mut has_tasks = false;
-    for (key, value) in findings.map(tree, &at) {
-        let here = at.key(key);
-        match key.as_str() {
-            "version" => {
-                if *value != Tree::Number(1.into()) {
-                    let message = "this version reads `version: 1` only";
-                    findings.add(
-                        Diagnostic::error("unsupported_version", message)
-                            .help("write `version: 1`"),
-                        &here,
-                    );
-                }
-            }
-            "name" => document.name = project_name(value, &here, findings),
-            "inputs" => document.inputs = inputs(value, &here, findings),
-            "with" => document.with = findings.map(value, &here).to_vec(),
-            "defaults" => document.defaults = defaults(value, &here, findings),
-            "templates" => {
-                for (name, template) in findings.map(value, &here) {
-                    check_name(name, &here, findings);
-                    let here = here.key(name);
-                    document
-                        .templates
-                        .push(read_template(name, template, &here, findings));
-                }
-            }
-            "tasks" => {
-                has_tasks = true;
-                document.tasks = tasks(value, &here, findings);
-            }
-            "outputs" => document.outputs = Some(value.clone()),
-            "max_parallel" => document.max_parallel = findings.count(value, 1, &here),
-            "priority" => {
-                document.priority = priority(value, &here, findings).unwrap_or(0)
-            }
-            "labels" => document.labels = labels(value, &here, findings),
-            "fail_fast" => {
-                document.fail_fast = findings.boolean(value, &here).unwrap_or(false);
-            }
-            "idempotency_key" => {
-                document.idempotency_key = findings
-                    .text(value, &here)
-                    .filter(|key| check_key(key, &here, findings));
-            }
-            other => unknown(other, PROJECT_KEYS, &at, findings),
+pub(super) fn tasks(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Vec<Task> {
+    // Nothing at all is reported by those who want at least one.
+    let entries = match value {
+        Tree::Null => &[],
+        value => {
+            let help = "write each task under its name: `fetch: { kind: … }`";
+            findings.map_or(value, help, at)
         }
-    }
-    if !has_tasks && !findings.has_errors() {
-        let help = "add `tasks:` with at least one task";
-        findings.add(
-            Diagnostic::error("empty_project", "there is no `tasks:`").help(help),
-            &at,
-        );
-    }
-    document
-}
-
-fn check_key(key: &str, at: &At<'_>, findings: &mut Findings) -> bool {
-    let fits = !key.is_empty() && key.len() <= 255;
-    if !fits {
-        let message = "an idempotency key has 1 to 255 bytes";
-        findings.add(
-            Diagnostic::error("bad_key", message).help("choose a shorter key"),
-            at,
-        );
-    }
-    fits
-}
-
-fn project_name(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<String> {
-    let name = findings.text(value, at)?;
-    let count = name.chars().count();
-    if count == 0 || count > 200 || name.chars().any(char::is_control) {
-        let message =
-            "a project name has 1 to 200 characters and no control characters";
-        findings
-            .add(Diagnostic::error("bad_name", message).help("shorten the name"), at);
-        return None;
-    }
-    Some(name)
-}
-
-fn unknown(key: &str, known: &[&str], at: &At<'_>, findings: &mut Findings) {
-    if LATER_KEYS.contains(&key) {
-        let message = format!("`{key}` is not supported yet");
-        let help = format!("remove `{key}`; this version would ignore it");
-        findings
-            .add(Diagnostic::error("unsupported", message).help(help), &at.name(key));
-    } else {
-        findings.unknown_key(key, known, at);
-    }
-}
-
-fn priority(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<i32> {
-    findings.integer(value, -1_000..=1_000, at).and_then(|n| i32::try_from(n).ok())
-}
-
-fn labels(
-    value: &Tree,
-    at: &At<'_>,
-    findings: &mut Findings,
-) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    for (key, value) in findings.map(value, at) {
-        let here = at.key(key);
-        if let Some(text) = findings.text(value, &here) {
-            labels.insert(key.clone(), text);
-        }
-    }
-    labels
-}
-
-fn inputs(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Vec<Input> {
-    let mut inputs = vec![];
-    for (name, declaration) in findings.map(value, at) {
-        check_name(name, at, findings);
-        let here = at.key(name);
-        let mut input =
-            Input { name: name.clone(), kind: InputType::Any, default: None };
-        let entries = match declaration {
-            Tree::Null => &[],
-            other => findings.map(other, &here),
-        };
-        for (key, value) in entries {
-            let here = here.key(key);
-            match key.as_str() {
-                "type" => {
-                    if let Some(text) = findings.text(value, &here) {
-                        let kind = InputType::ALL
-                            .into_iter()
-                            .find(|kind| kind.as_str() == text);
-                        let names = InputType::ALL.map(InputType::as_str);
-                        match kind {
-                            Some(kind) => input.kind = kind,
-                            None => findings.add(
-                                Diagnostic::error(
-                                    "bad_type",
-                                    format!("unknown type `{text}`"),
-                                )
-                                .help(format!("one of {}", names.join(", "))),
-                                &here,
-                            ),
-                        }
-                    }
-                }
-                "default" => input.default = Some(value.clone()),
-                "description" => drop(findings.text(value, &here)),
-                other => {
-                    findings.unknown_key(
-                        other,
-                        &["type", "default", "description"],
-                        &here,
-                    );
-                }
-            }
-        }
-        if let Some(default) = input.default.as_ref().filter(|v| !input.kind.admits(v))
-        {
-            let what = format!("a default of type {}", input.kind.as_str());
-            findings.wrong_type(&what, default, &here.key("default"));
-        }
-        inputs.push(input);
-    }
-    inputs
-}
-
-fn defaults(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Defaults {
-    let mut defaults = Defaults::default();
-    for (key, value) in findings.map(value, at) {
-        let here = at.key(key);
-        if key == "kinds" {
-            for (kind, value) in findings.map(value, &here) {
-                let here = here.key(kind);
-                let mut treatment = Treatment::default();
-                for (key, value) in findings.map(value, &here) {
-                    if !treat(key, value, &mut treatment, &here, findings) {
-                        unknown(key, TREATMENT_KEYS, &here, findings);
-                    }
-                }
-                defaults.kinds.push((kind.clone(), treatment));
-            }
-        } else if !treat(key, value, &mut defaults.all, at, findings) {
-            unknown(
-                key,
-                &["retry", "timeout", "queue", "priority", "kinds"],
-                at,
-                findings,
-            );
-        }
-    }
-    defaults
-}
-
-/// Reads a key that tasks and defaults have in common; false when it is none.
-fn treat(
-    key: &str,
-    value: &Tree,
-    treatment: &mut Treatment,
-    at: &At<'_>,
-    findings: &mut Findings,
-) -> bool {
-    let here = at.key(key);
-    match key {
-        "retry" => treatment.retry = retry(value, &here, findings),
-        "timeout" => treatment.timeout = timeout(value, &here, findings),
-        "queue" => {
-            treatment.queue = findings.text(value, &here);
-            if let Some(queue) = &treatment.queue {
-                check_name(queue, &here, findings);
-            }
-        }
-        "priority" => treatment.priority = priority(value, &here, findings),
-        _ => return false,
-    }
-    true
-}
-
-fn retry(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Retry> {
-    let mut retry = Retry::default();
-    for (key, value) in findings.map(value, at) {
-        let here = at.key(key);
-        match key.as_str() {
-            "max_retries" => {
-                retry.max_retries = findings.count(value, 0, &here)?;
-            }
-            "delay" => retry.delay = findings.duration(value, &here)?,
-            "multiplier" => {
-                retry.multiplier = findings.decimal(value, 1.0..=1000.0, &here)?
-            }
-            "max_delay" => retry.max_delay = findings.duration(value, &here)?,
-            "jitter" => retry.jitter = findings.decimal(value, 0.0..=1.0, &here)?,
-            "max_elapsed" => retry.max_elapsed = Some(findings.duration(value, &here)?),
-            "retry_on" => {
-                retry.retry_on = vec![];
-                for (index, item) in findings.list(value, &here).iter().enumerate() {
-                    let here = here.index(index);
-                    if let Some(code) = findings.text(item, &here) {
-                        check_code(&code, &here, findings);
-                        retry.retry_on.push(code);
-                    }
-                }
-            }
-            other => findings.unknown_key(other, RETRY_KEYS, at),
-        }
-    }
-    Some(retry)
-}
-
-/// Codes are the handlers' own business; only what cannot be one is refused.
-fn check_code(code: &str, at: &At<'_>, findings: &mut Findings) {
-    let is_code = !code.is_empty()
-        && code
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-    if !is_code {
-        let classes = ErrorClass::ALL.map(ErrorClass::as_str).join(", ");
-        findings.add(
-            Diagnostic::error(
-                "bad_code",
-                format!("`{code}` is no error code or class"),
-            )
-            .help(format!("write a code such as `timeout`, or a class: {classes}")),
-            at,
-        );
-    }
-}
-
-fn timeout(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Timeout> {
-    let mut timeout = Timeout::default();
-    let Tree::Map(entries) = value else {
-        timeout.hard = Some(findings.duration(value, at)?);
-        return Some(timeout);
     };
-    for (key, value) in entries {
-        let here = at.key(key);
-        match key.as_str() {
-            "soft" => timeout.soft = Some(findings.duration(value, &here)?),
-            "hard" => timeout.hard = Some(findings.duration(value, &here)?),
-            other => findings.unknown_key(other, &["soft", "hard"], at),
-        }
-    }
-    if let (Some(soft), Some(hard)) = (timeout.soft, timeout.hard)
-        && soft > hard
-    {
-        let message = "the soft time limit is longer than the hard one";
-        let help = "make `soft` shorter than `hard`: soft asks to stop, hard drops";
-        findings.add(
-            Diagnostic::error("soft_over_hard", message).help(help),
-            &at.key("soft"),
-        );
-    }
-    Some(timeout)
-}
-
-fn read_template(
-    name: &str,
-    value: &Tree,
-    at: &At<'_>,
-    findings: &mut Findings,
-) -> Template {
-    let mut template = Template { name: name.to_owned(), ..Template::default() };
-    for (key, value) in findings.map(value, at) {
-        let here = at.key(key);
-        match key.as_str() {
-            "params" => template.params = inputs(value, &here, findings),
-            "tasks" => template.tasks = tasks(value, &here, findings),
-            "output" => template.output = Some(value.clone()),
-            other => unknown(other, &["params", "tasks", "output"], at, findings),
-        }
-    }
-    if template.tasks.is_empty() {
-        let message = format!("the template `{name}` has no tasks");
-        let help = "add `tasks:` with at least one task";
-        findings.add(Diagnostic::error("empty_template", message).help(help), at);
-    }
-    template
-}
-
-fn tasks(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Vec<Task> {
-    let entries = findings.map(value, at);
-    let mut tasks = Vec::with_capacity(entries.len());
+    // A task weighs much more than a value of a wrong type.
+    let is_task = |(_, value): &&(String, Tree)| matches!(value, Tree::Map(_));
+    let mut tasks = Vec::with_capacity(entries.iter().filter(is_task).count());
     for (name, value) in entries {
+        if findings.is_full() {
+            findings.hide(1);
+            break;
+        }
         check_name(name, at, findings);
         tasks.push(task(name, value, &at.key(name), findings));
     }
@@ -408,7 +59,8 @@ fn tasks(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Vec<Task> {
 
 fn task(name: &str, value: &Tree, at: &At<'_>, findings: &mut Findings) -> Task {
     let mut task = Task { name: name.to_owned(), ..Task::default() };
-    for (key, value) in findings.map(value, at) {
+    let help = "write the keys of the task below its name, such as `kind: noop`";
+    for (key, value) in findings.map_or(value, help, at) {
         let here = at.key(key);
         match key.as_str() {
             "kind" => task.kind = findings.text(value, &here),
@@ -429,8 +81,9 @@ fn task(name: &str, value: &Tree, at: &At<'_>, findings: &mut Findings) -> Task 
             }
             "start_before" => {
                 task.start_before = match value {
-                    Tree::String(text) if Timestamp::parse(text).is_some() => {
-                        Timestamp::parse(text).map(StartBefore::At)
+                    // No duration begins like a date.
+                    Tree::String(text) if looks_like_date(text) => {
+                        time(value, &here, findings).map(StartBefore::At)
                     }
                     other => findings.duration(other, &here).map(StartBefore::Within),
                 };
@@ -455,13 +108,18 @@ fn needs(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Vec<String> {
     if let Tree::String(name) = value {
         return vec![name.clone()];
     }
-    let items = findings.list(value, at);
+    let items = match value {
+        Tree::Number(_) | Tree::Bool(_) => {
+            return findings
+                .text_of("the name of a task", value, at)
+                .into_iter()
+                .collect();
+        }
+        value => findings.list(value, at),
+    };
     let mut needs = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        match item {
-            Tree::String(name) => needs.push(name.clone()),
-            other => findings.wrong_type("the name of a task", other, &at.index(index)),
-        }
+        needs.extend(findings.text_of("the name of a task", item, &at.index(index)));
     }
     needs
 }
@@ -475,6 +133,11 @@ fn condition(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Strin
             None
         }
     }
+}
+
+fn looks_like_date(text: &str) -> bool {
+    let digits = text.trim_start().bytes().take_while(u8::is_ascii_digit).count();
+    digits == 4 && text.trim_start().as_bytes().get(4) == Some(&b'-')
 }
 
 fn time(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Timestamp> {
@@ -503,11 +166,9 @@ fn rule(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Rule> {
             if found.is_none() {
                 let message = format!("unknown rule `{text}`");
                 let names = NAMES.map(|(name, _)| name).join(", ");
-                let help = match crate::plan::nearest(text, NAMES.map(|(name, _)| name))
-                {
-                    Some(name) => format!("did you mean `{name}`?"),
-                    None => format!("one of {names}, {{at_least: n}}"),
-                };
+                let help = findings
+                    .suggest(text, NAMES.map(|(name, _)| name))
+                    .unwrap_or_else(|| format!("one of {names}, {{at_least: n}}"));
                 findings.add(Diagnostic::error("unknown_rule", message).help(help), at);
             }
             found

@@ -16,9 +16,9 @@ pub enum Tree {
     /// A text.
     String(String),
     /// A list.
-    List(Vec<Tree>),
+    List(Vec<Self>),
     /// A mapping in document order, without duplicate keys.
-    Map(Vec<(String, Tree)>),
+    Map(Vec<(String, Self)>),
 }
 
 impl Tree {
@@ -50,7 +50,7 @@ impl Tree {
 }
 
 /// A step on the way from the root of a document to a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Segment {
     /// The value of a key.
     Key(String),
@@ -62,7 +62,7 @@ pub enum Segment {
 
 /// The way from the root of a document to a value; its place in the text is looked up
 /// only when a diagnostic needs it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Path(pub Vec<Segment>);
 
 impl Path {

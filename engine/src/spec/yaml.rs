@@ -6,13 +6,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use granit_parser::{Event, Marker, Parser, ScalarStyle, Span, options};
+use granit_parser::{
+    Event, Marker, Options, Parser, ScalarStyle, Span, StructureStyle, options,
+};
+
+mod fault;
 
 use super::{
     Diagnostic, Tree,
     json::out_of_range,
     number::parse_number,
-    positions::{Position, Positions},
+    positions::{Position, Positions, Wanted},
     source::{Limits, to_u32},
 };
 
@@ -25,6 +29,8 @@ const MANY_KEYS: usize = 16;
 struct Open {
     anchor: usize,
     at: Position,
+    /// Whether it is written in brackets.
+    is_flow: bool,
     kind: Kind,
 }
 
@@ -57,20 +63,14 @@ pub(super) fn read(text: &str, limits: &Limits) -> Result<Tree, Diagnostic> {
         anchors: HashMap::new(),
         building: HashSet::new(),
         aliases: 0,
-        budget: FREE_EXPANSION + text.len() / 8,
+        budget: FREE_EXPANSION + text.len() / 16,
         root: None,
     };
-    let options = options! {
-        emit_comments: false,
-        block_nesting_limit: limits.depth + 2,
-        flow_nesting_limit: limits.depth + 2,
-        simple_key_max_lookahead: 4096,
-    };
     let mut documents = 0;
-    for event in Parser::new_from_str_with_options(text, options) {
+    for event in Parser::new_from_str_with_options(text, parser_options(limits.depth)) {
         let (event, span) = event.map_err(|error| {
-            let message = error.kind().to_string();
-            syntax(&message, position(error.marker()), text)
+            let here = position(error.marker());
+            fault::explain(error.kind(), here, builder.open_bracket(), text)
         })?;
         if matches!(event, Event::DocumentStart(..)) {
             documents += 1;
@@ -96,26 +96,38 @@ pub(super) fn read(text: &str, limits: &Limits) -> Result<Tree, Diagnostic> {
     })
 }
 
+fn parser_options(depth: usize) -> Options {
+    options! {
+        emit_comments: false,
+        block_nesting_limit: depth + 2,
+        flow_nesting_limit: depth + 2,
+        simple_key_max_lookahead: 4096,
+    }
+}
+
 impl Builder<'_> {
     fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), Diagnostic> {
         let here = position(&span.start);
         match event {
             Event::Scalar(value, style, anchor, tag) => {
                 let is_key = self.expects_key();
+                if is_key && style == ScalarStyle::Plain {
+                    fault::check_spaces(&value, here)?;
+                }
                 let tag = tag.map(|tag| tag.to_string());
                 let tree = scalar(&value, style, tag.as_deref(), is_key, here)?;
                 self.keep_anchor(anchor, &tree, here)?;
                 self.value(tree, here)
             }
-            Event::SequenceStart(_, anchor, tag) => {
+            Event::SequenceStart(style, anchor, tag) => {
                 check_tag(tag.map(|tag| tag.to_string()).as_deref(), "seq", here)?;
-                self.open(anchor, here, Kind::List(vec![]))
+                self.open(anchor, here, style, Kind::List(vec![]))
             }
-            Event::MappingStart(_, anchor, tag) => {
+            Event::MappingStart(style, anchor, tag) => {
                 check_tag(tag.map(|tag| tag.to_string()).as_deref(), "map", here)?;
                 let kind =
                     Kind::Map { entries: vec![], key: None, seen: HashMap::new() };
-                self.open(anchor, here, kind)
+                self.open(anchor, here, style, kind)
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(open) = self.stack.pop() else { return Ok(()) };
@@ -130,13 +142,7 @@ impl Builder<'_> {
             Event::Alias(anchor) => {
                 self.aliases += 1;
                 if self.aliases > self.limits.aliases {
-                    let message =
-                        format!("more than {} uses of anchors", self.limits.aliases);
-                    let help = "write the values out, or use a template";
-                    return Err(at(
-                        Diagnostic::error("too_many_aliases", message).help(help),
-                        here,
-                    ));
+                    return Err(too_many("uses of anchors", self.limits.aliases, here));
                 }
                 let Some(tree) = self.anchors.get(&anchor).cloned() else {
                     let message = "this anchor contains itself";
@@ -153,6 +159,11 @@ impl Builder<'_> {
         }
     }
 
+    /// The innermost bracket that is still open.
+    fn open_bracket(&self) -> Option<Position> {
+        self.stack.last().filter(|open| open.is_flow).map(|open| open.at)
+    }
+
     fn expects_key(&self) -> bool {
         matches!(
             self.stack.last(),
@@ -164,11 +175,17 @@ impl Builder<'_> {
         &mut self,
         anchor: usize,
         here: Position,
+        style: StructureStyle,
         kind: Kind,
     ) -> Result<(), Diagnostic> {
         if self.expects_key() {
             let message = "a key must be a text";
-            let help = "write a plain key; put quotes around `{{ }}` and `[ ]`";
+            let in_braces = self.open_bracket().is_some();
+            let help = if in_braces && matches!(kind, Kind::Map { .. }) {
+                "write `\"${{ … }}\"`: an expression has a `$` and stands in quotes"
+            } else {
+                "write a plain key, in quotes where it begins with `[` or `{`"
+            };
             return Err(at(Diagnostic::error("complex_key", message).help(help), here));
         }
         if self.stack.len() >= self.limits.depth {
@@ -177,7 +194,8 @@ impl Builder<'_> {
         if anchor != 0 {
             self.building.insert(anchor);
         }
-        self.stack.push(Open { anchor, at: here, kind });
+        let is_flow = style == StructureStyle::Flow;
+        self.stack.push(Open { anchor, at: here, is_flow, kind });
         Ok(())
     }
 
@@ -189,6 +207,9 @@ impl Builder<'_> {
         here: Position,
     ) -> Result<(), Diagnostic> {
         if anchor != 0 {
+            if self.anchors.len() >= self.limits.aliases {
+                return Err(too_many("anchors", self.limits.aliases, here));
+            }
             self.spend(tree, here)?;
             self.anchors.insert(anchor, tree.clone());
         }
@@ -201,7 +222,10 @@ impl Builder<'_> {
             // A long text weighs as much as the values it could have been.
             let weight = match tree {
                 Tree::String(text) => 1 + text.len() / 64,
-                _ => 1,
+                Tree::Map(entries) => {
+                    1 + entries.iter().map(|(key, _)| key.len() / 64).sum::<usize>()
+                }
+                Tree::Null | Tree::Bool(_) | Tree::Number(_) | Tree::List(_) => 1,
             };
             self.budget = self.budget.checked_sub(weight).ok_or_else(|| {
                 let message = "the anchors of this document expand to too many values";
@@ -388,8 +412,17 @@ fn bad_tag(tag: &str, here: Position) -> Diagnostic {
     at(found.help("remove the tag; write plain values"), here)
 }
 
+fn too_many(what: &str, limit: usize, here: Position) -> Diagnostic {
+    let message = format!("more than {limit} {what}");
+    let help = "write the values out, or use a template";
+    at(Diagnostic::error("too_many_aliases", message).help(help), here)
+}
+
 fn too_deep(limit: usize, here: Position) -> Diagnostic {
-    let message = format!("the document nests deeper than {limit} levels");
+    too_deep_here(format!("the document nests deeper than {limit} levels"), here)
+}
+
+fn too_deep_here(message: String, here: Position) -> Diagnostic {
     at(Diagnostic::error("too_deep", message).help("flatten the value"), here)
 }
 
@@ -411,43 +444,29 @@ fn guard_flow_depth(text: &str, limit: usize) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-/// Turns the parser's words into a diagnostic with the likely remedy.
-fn syntax(message: &str, here: Position, text: &str) -> Diagnostic {
-    let line = text.lines().nth(here.0.saturating_sub(1) as usize).unwrap_or_default();
-    let lower = message.to_lowercase();
-    let help = if lower.contains("nesting") {
-        return at(
-            Diagnostic::error("too_deep", message.to_owned()).help("flatten the value"),
-            here,
-        );
-    } else if line.trim_start_matches(' ').starts_with('\t') || lower.contains("tab") {
-        "indent with spaces, not tabs"
-    } else if lower.contains("anchor") {
-        "define the anchor before it is used"
-    } else if line.contains("${{") || line.contains(": {{") {
-        "put quotes around a value that starts with `${{` or holds `: `"
-    } else if lower.contains("quote") || lower.contains("unexpected end of stream") {
-        "close the quote"
-    } else if lower.contains("flow") || lower.contains("expected ',' or") {
-        "close the bracket, and put commas between items"
-    } else {
-        "check the indentation, and write `key: value` with a space after the colon"
-    };
-    at(Diagnostic::error("syntax", message.to_owned()).help(help), here)
-}
-
-/// Finds the places of all values; stops where the text cannot be read.
-pub(super) fn positions(text: &str) -> Positions {
-    let mut positions = Positions::default();
-    // (handle, is a mapping, the key that waits for its value)
-    let mut open: Vec<(usize, bool, Option<(String, Position)>)> = vec![];
-    let options = options! { emit_comments: false };
-    for event in Parser::new_from_str_with_options(text, options) {
-        let Ok((event, span)) = event else { return positions };
+/// Finds the places of values; stops where the text cannot be read.
+pub(super) fn find(text: &str, positions: &mut Positions) {
+    /// A collection that is open.
+    struct Open {
+        wanted: Wanted,
+        is_map: bool,
+        /// Of a mapping: the key that waits for its value.
+        key: Option<(Wanted, Position)>,
+        /// Of a list: how many values it had so far.
+        count: usize,
+    }
+    /// What was read does not nest deeper than this.
+    const DEPTH: usize = 1_000;
+    let mut open: Vec<Open> = vec![];
+    for event in Parser::new_from_str_with_options(text, parser_options(DEPTH)) {
+        let Ok((event, span)) = event else { return };
+        if positions.is_complete() {
+            return;
+        }
         let here = position(&span.start);
-        let (value, collection) = match event {
-            Event::Scalar(value, ..) => (Some(value.into_owned()), None),
-            Event::Alias(_) => (Some(String::new()), None),
+        let (text, is_map) = match event {
+            Event::Scalar(value, ..) => (Some(value), None),
+            Event::Alias(_) => (None, None),
             Event::SequenceStart(..) => (None, Some(false)),
             Event::MappingStart(..) => (None, Some(true)),
             Event::SequenceEnd | Event::MappingEnd => {
@@ -456,20 +475,26 @@ pub(super) fn positions(text: &str) -> Positions {
             }
             _ => continue,
         };
-        if let (Some((_, true, key @ None)), Some(text)) = (open.last_mut(), &value) {
-            *key = Some((text.clone(), here));
-            continue;
-        }
-        let (parent, key) = match open.last_mut() {
-            Some((parent, _, key)) => (Some(*parent), key.take()),
-            None => (None, None),
+        let (wanted, key_at) = match open.last_mut() {
+            None => (Some(0), None),
+            Some(open) if !open.is_map => {
+                open.count += 1;
+                (positions.item(open.wanted, open.count - 1), None)
+            }
+            Some(open) => match open.key.take() {
+                Some((wanted, key_at)) => (wanted, Some(key_at)),
+                None => {
+                    let name = text.as_deref().unwrap_or_default();
+                    open.key = Some((positions.key(open.wanted, name), here));
+                    continue;
+                }
+            },
         };
-        let handle = positions.add(parent, key, here);
-        if let Some(is_map) = collection {
-            open.push((handle, is_map, None));
+        positions.keep(wanted, here, is_map.is_some(), key_at);
+        if let Some(is_map) = is_map {
+            open.push(Open { wanted, is_map, key: None, count: 0 });
         }
     }
-    positions
 }
 
 fn position(marker: &Marker) -> Position {

@@ -121,7 +121,7 @@ impl SqliteStore {
             .retry(patience)
             .when(|error| error.kind() == StoreErrorKind::Busy)
             .await
-            .map_err(|error| named(path, error))?;
+            .map_err(|error| named(path, &error))?;
         Ok(Self::new(path.to_owned(), options(path), crash, temporary))
     }
 }
@@ -136,7 +136,7 @@ fn io(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::new(kind, format!("{}: {error}", path.display()))
 }
 
-fn named(path: &Path, error: StoreError) -> StoreError {
+fn named(path: &Path, error: &StoreError) -> StoreError {
     StoreError::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
@@ -168,7 +168,7 @@ async fn build(path: &Path) -> Result<(), StoreError> {
     .await;
     if let Err(error) = made {
         remove(&draft);
-        return Err(named(path, error));
+        return Err(named(path, &error));
     }
     // A hard link fails where the name exists: two creators cannot both win.
     let linked = match std::fs::hard_link(&draft, path) {
