@@ -3,6 +3,76 @@
 //! A *project* is a set of tasks with dependencies. It is compiled into a graph whose
 //! nodes are persisted step states; every ready step runs concurrently, each result is
 //! checkpointed, and after any crash the project goes on from the last checkpoint.
+//!
+//! ```
+//! use dandori::{Context, Engine, Project, StepError, handler_fn, spec::Task};
+//! use serde_json::{Value, json};
+//!
+//! async fn double(_ctx: Context, with: Value) -> Result<i64, StepError> {
+//!     let n = with["n"].as_i64();
+//!     Ok(2 * n.ok_or(StepError::fail("no_number", "`n` is missing"))?)
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), dandori::Error> {
+//! let double = handler_fn("double", double);
+//! let engine = Engine::builder().temporary().handler(double).start().await?;
+//! let project = Project::named("numbers")
+//!     .task(Task::new("once", "double").with(&json!({ "n": 21 })))
+//!     .task(
+//!         Task::new("twice", "double")
+//!             .needs(["once"])
+//!             .with(&json!({ "n": "${{ tasks.once.output }}" })),
+//!     );
+//! let done = engine.submit(project).await?.wait().await?;
+//! assert_eq!(done.output.unwrap().get(), r#"{"twice":84}"#);
+//! # engine.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Vocabulary
+//!
+//! - **Task**: what an author writes. **Step**: a node of the compiled plan; a task with
+//!   a kind becomes one step, one that uses a template or `for_each` becomes several.
+//! - **Plan**: the immutable compiled graph. **Project**: one submitted execution of it.
+//! - **Kind**: the stable name that selects code. **Handler**: the code.
+//! - **Attempt**: one try of a step, numbered from 1. **Generation**: how often a step
+//!   was deliberately run anew by a replay, from 1; attempts count within it.
+//! - **Fact**: a stored row about a step. What follows from plan and facts has no row.
+//! - **Session**: one executing process, a fresh random id at each start.
+//! - **Mailbox**: the durable inbox of a project for cancel, pause and resume.
+//!
+//! # Contents
+//!
+//! - [`Engine`] and [`Project`] submit; [`ProjectHandle`] waits, watches and steers.
+//! - [`Handler`], [`handler_fn`] and [`Context`] are the code behind kinds;
+//!   [`StepError`] says how an attempt failed and whether another may help.
+//! - [`spec`]: the project document, from text to a plan, with diagnostics.
+//! - [`expr`]: the expressions in documents.
+//! - [`plan`]: the compiled graph, rules and retry policies. Pure.
+//! - [`run`]: the state machine of one project. Pure.
+//! - [`store`]: the only module that knows SQL.
+//! - [`clock`]: time as a parameter; tests turn a clock by hand.
+//! - [`ProjectView`], [`StepDetails`] and [`EventView`]: what is recorded, as JSON.
+//!
+//! # Guarantees
+//!
+//! - What is acknowledged is on disk: SQLite in WAL mode with `synchronous=FULL`.
+//! - A result is recorded at most once, and no step starts before its inputs are.
+//! - A step is executed at least once, each time with the same key, or `at_most_once`.
+//!
+//! # Absences
+//!
+//! - No kinds but the caller's: ready-made ones are in the package `dandori-steps`.
+//! - No replayed code: the graph is durable, so handlers need no determinism.
+//! - No second executor: one process executes on a database, others read and steer.
+//! - No heartbeat and no writes while idle: SQLite itself tells that a file has changed.
+//! - No exactly-once effects without a receiver that honours the key.
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
 
 pub mod clock;
 mod engine;

@@ -1,1 +1,2 @@
-//! The examples of dandori.
+//! The examples of dandori: programs that embed it (`src/bin`), and project documents
+//! (`hands-on`, `python-service`).

@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -22,8 +22,9 @@ fn kills() -> usize {
     if full() { 40 } else { 10 }
 }
 
-fn now() -> u128 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros()
+/// Now, in microseconds as the events tell it.
+fn now() -> i64 {
+    dandori::Clock::system().now().as_micros()
 }
 
 /// A small generator for where to kill; its seed is printed.
@@ -48,12 +49,12 @@ impl Random {
 }
 
 /// A start that the witness saw: when, and of which step.
-type Seen = (u128, String);
+type Seen = (i64, String);
 
 /// What must be true of the witness and of the records together.
-fn check(seen: &[Seen], events: &[Value], deaths: &[u128], retried: bool) {
-    let mut recorded: BTreeMap<&str, u128> = BTreeMap::new();
-    let mut failures: BTreeMap<&str, Vec<u128>> = BTreeMap::new();
+fn check(seen: &[Seen], events: &[Value], deaths: &[i64], retried: bool) {
+    let mut recorded: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut failures: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     for event in events {
         let step = event["step"].as_str().unwrap_or_default();
         let at = time(event["at"].as_str().unwrap());
@@ -63,7 +64,7 @@ fn check(seen: &[Seen], events: &[Value], deaths: &[u128], retried: bool) {
             _ => {}
         }
     }
-    let life = |at: u128| deaths.iter().filter(|death| **death < at).count();
+    let life = |at: i64| deaths.iter().filter(|death| **death < at).count();
     let mut starts: BTreeMap<(&str, usize), usize> = BTreeMap::new();
     for (at, step) in seen {
         if let Some(done) = recorded.get(step.as_str()) {
@@ -82,10 +83,9 @@ fn check(seen: &[Seen], events: &[Value], deaths: &[u128], retried: bool) {
     }
 }
 
-/// RFC 3339 with six decimals, in microseconds.
-fn time(text: &str) -> u128 {
-    let at = dandori::Timestamp::parse(text).unwrap();
-    u128::try_from(at.as_micros()).unwrap()
+/// RFC 3339, in microseconds.
+fn time(text: &str) -> i64 {
+    dandori::Timestamp::parse(text).unwrap().as_micros()
 }
 
 fn events(place: &Place, url: &str) -> Vec<Value> {

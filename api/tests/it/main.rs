@@ -1,8 +1,12 @@
 //! The `dandori` command as people and scripts meet it: real processes, real files.
 
+#![expect(clippy::unwrap_used, reason = "the fixtures of tests may unwrap as tests do")]
+#![expect(clippy::print_stdout, reason = "figures are printed")]
+
 mod command;
 mod demo;
 mod exits;
 mod japanese;
 mod kill;
+mod python;
 mod together;

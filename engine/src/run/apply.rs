@@ -1,18 +1,18 @@
 //! [`Run::apply`]: one event, its transition, and what follows from it.
 //!
-//! Every change of a step goes through [`Run::enter`] (a live state) or [`Run::end`] (a
-//! final one); both keep the counts. Consequences are worked off from a list, not by
+//! Attempts are in `attempt`, expansions in `expand`, the change itself in `change`.
+//! Consequences are worked off from a list, not by
 //! recursion: a chain of a million steps fails in one pass.
 
 use std::time::Duration;
 
 use super::{
-    Decisions, Event, Expansion, Fact, Illegal, Output, PastAttempt, ProjectState,
-    Record, RecordKind, Run, StepState, Wait, WaitReason,
+    Decisions, Event, Illegal, ProjectState, Record, RecordKind, Run, StepState, Wait,
+    WaitReason,
 };
 use crate::{
-    ErrorClass, StepError, Timestamp,
-    plan::{Action, StartBefore, StepNo, Verdict, seed},
+    StepError, Timestamp,
+    plan::{Action, StartBefore, StepNo, Verdict},
 };
 
 impl Run {
@@ -242,233 +242,6 @@ impl Run {
         }
     }
 
-    fn started(
-        &mut self,
-        no: StepNo,
-        at: Timestamp,
-        decisions: &mut Decisions,
-    ) -> Result<(), Illegal> {
-        self.expect_ready(no, "started")?;
-        self.enter(no, StepState::Running, at);
-        self.busy += 1;
-        let node = &mut self.nodes[no as usize];
-        node.attempt += 1;
-        node.started_at = Some(at);
-        node.began_at = node.began_at.or(Some(at));
-        let attempt = node.attempt;
-        decisions.facts.push(self.fact(no));
-        let mut record = Record::step(RecordKind::StepStarted, no, at);
-        record.attempt = attempt;
-        decisions.records.push(record);
-        Ok(())
-    }
-
-    fn succeeded(
-        &mut self,
-        no: StepNo,
-        output: Option<Output>,
-        at: Timestamp,
-        ended: &mut Vec<StepNo>,
-        decisions: &mut Decisions,
-    ) {
-        if self.cancelling {
-            // Too late to change anything, too dear to throw away.
-            let mut past = self.past(no, StepState::Succeeded, None, at);
-            past.output = output;
-            decisions.attempts.push(past);
-            return self.finish(no, StepState::Cancelled, None, at, ended, decisions);
-        }
-        self.finish(no, StepState::Succeeded, None, at, ended, decisions);
-        if let Some(fact) = decisions.facts.last_mut() {
-            fact.output = output;
-        }
-    }
-
-    fn failed(
-        &mut self,
-        no: StepNo,
-        error: StepError,
-        at: Timestamp,
-        ended: &mut Vec<StepNo>,
-        decisions: &mut Decisions,
-    ) {
-        let policy = self.policy(no);
-        // Interrupted, whoever did it: whether the effect happened is not known.
-        let uncertain = policy.at_most_once
-            && error.code != StepError::NOT_STARTED
-            && (matches!(error.class, ErrorClass::Cancelled | ErrorClass::Lost)
-                || error.code == "timeout");
-        if uncertain {
-            let error = StepError {
-                code: "outcome_unknown".into(),
-                class: ErrorClass::Lost,
-                message: format!(
-                    "interrupted, and may not be repeated: {}",
-                    error.message
-                ),
-                ..error
-            };
-            return self.finish(
-                no,
-                StepState::Quarantined,
-                Some(error),
-                at,
-                ended,
-                decisions,
-            );
-        }
-        if self.cancelling || (self.stopped && error.class == ErrorClass::Cancelled) {
-            return self.finish(
-                no,
-                StepState::Cancelled,
-                Some(error),
-                at,
-                ended,
-                decisions,
-            );
-        }
-        let running = self.step_state(no) == StepState::Running;
-        if let Some(until) = self.next_attempt(no, &error, at).filter(|_| running) {
-            let past = self.past(no, StepState::Failed, Some(error.clone()), at);
-            let mut record = Record::step(RecordKind::StepAttemptFailed, no, at);
-            record.attempt = past.attempt;
-            record.error = Some(error.clone());
-            decisions.records.push(record);
-            decisions.attempts.push(past);
-            self.nodes[no as usize].failures += 1;
-            self.errors.insert(no, error);
-            let wait = Wait { reason: WaitReason::Retry, until, completes: false };
-            return self.wait(no, wait, None, at, decisions);
-        }
-        self.nodes[no as usize].failures += 1;
-        self.finish(no, StepState::Failed, Some(error), at, ended, decisions);
-    }
-
-    /// When the next attempt may start, if the policy allows one.
-    fn next_attempt(
-        &self,
-        no: StepNo,
-        error: &StepError,
-        at: Timestamp,
-    ) -> Option<Timestamp> {
-        let policy = self.policy(no);
-        let node = &self.nodes[no as usize];
-        if self.stopped
-            || policy.at_most_once
-            || node.failures >= policy.retry.max_retries
-            || !policy.retry.covers(error)
-        {
-            return None;
-        }
-        let seed = seed(&[&self.seed, &no.to_le_bytes(), &node.attempt.to_le_bytes()]);
-        let until = at.plus(policy.retry.wait(node.failures + 1, error, seed));
-        let in_time = policy
-            .retry
-            .max_elapsed
-            .is_none_or(|most| until.since(node.began_at.unwrap_or(at)) <= most);
-        in_time.then_some(until)
-    }
-
-    fn lost(
-        &mut self,
-        no: StepNo,
-        charged: bool,
-        limit: u32,
-        at: Timestamp,
-        ended: &mut Vec<StepNo>,
-        decisions: &mut Decisions,
-    ) {
-        let error = StepError::lost();
-        self.nodes[no as usize].crashes += u32::from(charged);
-        let crashes = self.nodes[no as usize].crashes;
-        if self.policy(no).at_most_once {
-            return self.failed(no, error, at, ended, decisions);
-        }
-        // Nothing starts after a stop, so a step that would start again has ended.
-        if self.stopped {
-            return self.finish(
-                no,
-                StepState::Cancelled,
-                Some(error),
-                at,
-                ended,
-                decisions,
-            );
-        }
-        if charged && limit > 0 && crashes >= limit {
-            let message = format!("{crashes} workers died while it ran");
-            let error = StepError { message, ..error };
-            return self.finish(
-                no,
-                StepState::Quarantined,
-                Some(error),
-                at,
-                ended,
-                decisions,
-            );
-        }
-        let past = self.past(no, StepState::Failed, Some(error.clone()), at);
-        let mut record = Record::step(RecordKind::StepLost, no, at);
-        record.attempt = past.attempt;
-        record.error = Some(error);
-        decisions.attempts.push(past);
-        decisions.records.push(record);
-        self.enter(no, StepState::Ready, at);
-        decisions.facts.push(self.fact(no));
-        decisions.ready.push(no);
-    }
-
-    fn expanded(
-        &mut self,
-        no: StepNo,
-        items: u32,
-        list: Output,
-        at: Timestamp,
-        ended: &mut Vec<StepNo>,
-        decisions: &mut Decisions,
-    ) {
-        self.enter(no, StepState::Running, at);
-        let node = &mut self.nodes[no as usize];
-        node.attempt = 1;
-        node.started_at = Some(at);
-        node.began_at = Some(at);
-        decisions.records.push(Record::step(RecordKind::StepExpanded, no, at));
-        let first = self.add_fragment(no, items, ended, decisions, at);
-        let mut fact = self.fact(no);
-        fact.output = Some(list);
-        fact.expansion = Some(Expansion { first, items });
-        decisions.facts.push(fact);
-        if items == 0 {
-            self.close_items(no, at, ended, decisions);
-        }
-    }
-
-    /// All children of a `for_each` have ended: it ends too, without a row of its own.
-    pub(super) fn close_items(
-        &mut self,
-        parent: StepNo,
-        at: Timestamp,
-        ended: &mut Vec<StepNo>,
-        decisions: &mut Decisions,
-    ) {
-        let (state, failed) = self.verdict_on_items(parent);
-        let kind = match state {
-            StepState::Failed => RecordKind::StepFailed,
-            StepState::Cancelled => RecordKind::StepCancelled,
-            _ => RecordKind::StepSucceeded,
-        };
-        let mut record = Record::step(kind, parent, at);
-        if state == StepState::Failed {
-            let items = self.items_done(parent).map_or(0, |(_, items)| items);
-            let message = format!("{failed} of {items} items failed");
-            let error = StepError::fail("items_failed", message);
-            record.error = Some(error.clone());
-            self.errors.insert(parent, error);
-        }
-        decisions.records.push(record);
-        self.end(parent, state, at, ended);
-    }
-
     fn tick(
         &mut self,
         now: Timestamp,
@@ -529,7 +302,13 @@ impl Run {
                 StepState::Running if !self.expanded.contains_key(&no) => {
                     decisions.stop.push(no);
                 }
-                _ => {}
+                StepState::Running
+                | StepState::Succeeded
+                | StepState::Failed
+                | StepState::UpstreamFailed
+                | StepState::Skipped
+                | StepState::Cancelled
+                | StepState::Quarantined => {}
             }
         }
     }
@@ -540,154 +319,18 @@ impl Run {
         at: Timestamp,
         decisions: &mut Decisions,
     ) {
-        self.state = if self.cancelling {
-            ProjectState::Cancelled
+        let (state, kind) = if self.cancelling {
+            (ProjectState::Cancelled, RecordKind::ProjectCancelled)
         } else if self.fatal > 0 || error.is_some() {
-            ProjectState::Failed
+            (ProjectState::Failed, RecordKind::ProjectFailed)
         } else {
-            ProjectState::Succeeded
+            (ProjectState::Succeeded, RecordKind::ProjectSucceeded)
         };
-        let kind = match self.state {
-            ProjectState::Cancelled => RecordKind::ProjectCancelled,
-            ProjectState::Failed => RecordKind::ProjectFailed,
-            _ => RecordKind::ProjectSucceeded,
-        };
+        self.state = state;
         let mut record = Record::project(kind, at);
         record.error = error;
         decisions.records.push(record);
         decisions.finished = Some(self.state);
-    }
-
-    fn wait(
-        &mut self,
-        no: StepNo,
-        wait: Wait,
-        output: Option<Output>,
-        at: Timestamp,
-        decisions: &mut Decisions,
-    ) {
-        self.enter(no, StepState::Waiting, at);
-        self.waits.insert(no, wait);
-        self.timers.insert((wait.until, no));
-        let mut fact = self.fact(no);
-        fact.output = output;
-        let mut record = Record::step(RecordKind::StepWaiting, no, at);
-        record.attempt = fact.attempt;
-        record.until = Some(wait.until);
-        decisions.facts.push(fact);
-        decisions.records.push(record);
-    }
-
-    /// Ends a step by a fact of its own.
-    fn finish(
-        &mut self,
-        no: StepNo,
-        state: StepState,
-        error: Option<StepError>,
-        at: Timestamp,
-        ended: &mut Vec<StepNo>,
-        decisions: &mut Decisions,
-    ) {
-        let kind = match state {
-            StepState::Succeeded => RecordKind::StepSucceeded,
-            StepState::Failed => RecordKind::StepFailed,
-            StepState::Skipped => RecordKind::StepSkipped,
-            StepState::Quarantined => RecordKind::StepQuarantined,
-            _ => RecordKind::StepCancelled,
-        };
-        let node = &mut self.nodes[no as usize];
-        if node.attempt == 0 && state != StepState::Skipped {
-            // A join, or a step whose expressions failed: it ran here and now.
-            node.attempt = 1;
-            node.started_at = Some(at);
-            node.began_at = Some(at);
-        }
-        let mut record = Record::step(kind, no, at);
-        record.attempt = node.attempt;
-        record.error.clone_from(&error);
-        match error {
-            Some(error) => self.errors.insert(no, error),
-            None => self.errors.remove(&no),
-        };
-        self.end(no, state, at, ended);
-        decisions.facts.push(self.fact(no));
-        decisions.records.push(record);
-    }
-
-    /// Moves a step to a state that is not final.
-    pub(super) fn enter(&mut self, no: StepNo, state: StepState, at: Timestamp) {
-        let expanded = self.expanded.contains_key(&no);
-        let node = &mut self.nodes[no as usize];
-        if node.state == StepState::Running && !expanded {
-            self.busy -= 1;
-        }
-        self.counts[node.state as usize] -= 1;
-        self.counts[state as usize] += 1;
-        node.state = state;
-        node.at = at;
-    }
-
-    /// Moves a step to a final state.
-    pub(super) fn end(
-        &mut self,
-        no: StepNo,
-        state: StepState,
-        at: Timestamp,
-        ended: &mut Vec<StepNo>,
-    ) {
-        self.enter(no, state, at);
-        if let Some(wait) = self.waits.remove(&no) {
-            self.timers.remove(&(wait.until, no));
-        }
-        self.open -= 1;
-        let policy = self.policy(no);
-        let failed = matches!(state, StepState::Failed | StepState::Quarantined);
-        if failed && !policy.allow_failure && !policy.contained {
-            self.fatal += 1;
-        }
-        ended.push(no);
-    }
-
-    /// The row that records a step as it is now.
-    pub(super) fn fact(&self, no: StepNo) -> Fact {
-        let node = &self.nodes[no as usize];
-        let wait = self.waits.get(&no);
-        Fact {
-            no,
-            generation: node.generation,
-            attempt: node.attempt,
-            failures: node.failures,
-            crashes: node.crashes,
-            state: node.state,
-            at: node.at,
-            began_at: node.began_at,
-            started_at: node.started_at,
-            until: wait.map(|wait| wait.until),
-            wait: wait.map(|wait| wait.reason),
-            output: None,
-            error: self.errors.get(&no).cloned(),
-            expansion: None,
-        }
-    }
-
-    fn past(
-        &self,
-        no: StepNo,
-        state: StepState,
-        error: Option<StepError>,
-        finished_at: Timestamp,
-    ) -> PastAttempt {
-        let node = &self.nodes[no as usize];
-        PastAttempt {
-            no,
-            generation: node.generation,
-            attempt: node.attempt,
-            state,
-            started_at: node.started_at,
-            finished_at,
-            error,
-            output: None,
-        }
     }
 
     fn expect(
@@ -710,7 +353,11 @@ impl Run {
         if here || running { Ok(()) } else { Err(self.illegal(Some(no), event)) }
     }
 
-    fn expect_ready(&self, no: StepNo, event: &'static str) -> Result<(), Illegal> {
+    pub(super) fn expect_ready(
+        &self,
+        no: StepNo,
+        event: &'static str,
+    ) -> Result<(), Illegal> {
         if no < self.len() && self.step_state(no) == StepState::Ready {
             return Ok(());
         }
@@ -754,23 +401,5 @@ impl Run {
     pub fn limits(&self, no: StepNo) -> (Option<Duration>, Option<Duration>) {
         let policy = self.policy(no);
         (policy.soft, policy.hard)
-    }
-}
-
-impl Record {
-    pub(crate) fn project(kind: RecordKind, at: Timestamp) -> Self {
-        Self {
-            at,
-            kind,
-            no: None,
-            attempt: 0,
-            error: None,
-            until: None,
-            progress: None,
-        }
-    }
-
-    pub(crate) fn step(kind: RecordKind, no: StepNo, at: Timestamp) -> Self {
-        Self { no: Some(no), ..Self::project(kind, at) }
     }
 }

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{Decisions, Node, Run, StepState};
+use super::{Decisions, Expansion, Node, Output, Record, RecordKind, Run, StepState};
 use crate::{
-    Timestamp,
+    StepError, Timestamp,
     plan::{Action, Amount, ForEach, Plan, Step, StepNo},
 };
 
@@ -319,7 +319,15 @@ impl Run {
                     fragment.failed += 1;
                 }
                 StepState::Cancelled => fragment.cancelled += 1,
-                _ => {}
+                StepState::Failed
+                | StepState::UpstreamFailed
+                | StepState::Quarantined
+                | StepState::Blocked
+                | StepState::Ready
+                | StepState::Running
+                | StepState::Waiting
+                | StepState::Succeeded
+                | StepState::Skipped => {}
             }
             if item < fragment.next {
                 fragment.in_flight -= 1;
@@ -333,18 +341,64 @@ impl Run {
     }
 
     /// How a `for_each` whose children have all ended ends itself.
-    pub(super) fn verdict_on_items(&self, parent: StepNo) -> (StepState, u32) {
+    fn verdict_on_items(&self, parent: StepNo) -> (StepState, RecordKind, u32) {
         let fragment = &self.fragments[self.expanded[&parent]];
         let tolerated = Self::for_each(self.step(parent))
             .and_then(|for_each| for_each.tolerate)
             .map_or(0, |amount: Amount| amount.at_most_of(fragment.items));
-        let state = if fragment.failed > tolerated {
-            StepState::Failed
+        let (state, kind) = if fragment.failed > tolerated {
+            (StepState::Failed, RecordKind::StepFailed)
         } else if fragment.cancelled > 0 {
-            StepState::Cancelled
+            (StepState::Cancelled, RecordKind::StepCancelled)
         } else {
-            StepState::Succeeded
+            (StepState::Succeeded, RecordKind::StepSucceeded)
         };
-        (state, fragment.failed)
+        (state, kind, fragment.failed)
+    }
+
+    pub(super) fn expanded(
+        &mut self,
+        no: StepNo,
+        items: u32,
+        list: Output,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        self.enter(no, StepState::Running, at);
+        let node = &mut self.nodes[no as usize];
+        node.attempt = 1;
+        node.started_at = Some(at);
+        node.began_at = Some(at);
+        decisions.records.push(Record::step(RecordKind::StepExpanded, no, at));
+        let first = self.add_fragment(no, items, ended, decisions, at);
+        let mut fact = self.fact(no);
+        fact.output = Some(list);
+        fact.expansion = Some(Expansion { first, items });
+        decisions.facts.push(fact);
+        if items == 0 {
+            self.close_items(no, at, ended, decisions);
+        }
+    }
+
+    /// All children of a `for_each` have ended: it ends too, without a row of its own.
+    pub(super) fn close_items(
+        &mut self,
+        parent: StepNo,
+        at: Timestamp,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
+        let (state, kind, failed) = self.verdict_on_items(parent);
+        let mut record = Record::step(kind, parent, at);
+        if state == StepState::Failed {
+            let items = self.items_done(parent).map_or(0, |(_, items)| items);
+            let message = format!("{failed} of {items} items failed");
+            let error = StepError::fail("items_failed", message);
+            record.error = Some(error.clone());
+            self.errors.insert(parent, error);
+        }
+        decisions.records.push(record);
+        self.end(parent, state, at, ended);
     }
 }

@@ -8,7 +8,13 @@
 //!
 //! Invariant: after every committed prefix, `restore(rows)` equals the live run.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod apply;
+mod attempt;
+mod change;
+#[cfg(test)]
+mod chart;
 mod event;
 mod expand;
 mod order;

@@ -1,6 +1,9 @@
 //! The engine from outside, in one binary so that it links once: through its public API, on
 //! real database files.
 
+#![expect(clippy::print_stdout, reason = "figures are printed")]
+#![expect(clippy::unwrap_used, reason = "the fixtures of tests may unwrap as tests do")]
+
 mod bombs;
 mod compile;
 mod control;
@@ -8,9 +11,11 @@ mod crash;
 mod documents;
 mod failure;
 mod faults;
+mod figures;
 mod graphs;
 mod replay;
 mod schema;
 mod stage;
 mod store;
+mod tidy;
 mod time;

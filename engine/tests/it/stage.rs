@@ -26,6 +26,10 @@ impl Call {
         self.ctx.step()
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "reads better where it is called"
+    )]
     pub(crate) fn succeed(self, output: Value) {
         self.end(Ok(Outcome::Done(to_raw(&output).unwrap())));
     }
