@@ -34,8 +34,8 @@
 //! # Vocabulary
 //!
 //! - **Task**: what an author writes. **Step**: a node of the compiled plan; a task with
-//!   a kind becomes one step, one that uses a template or `for_each` becomes several.
-//! - **Plan**: the immutable compiled graph. **Project**: one submitted execution of it.
+//!   a kind becomes one step, one with a template or `for_each` becomes several.
+//! - **Plan**: the immutable compiled graph. **Project**: a submitted execution of it.
 //! - **Kind**: the stable name that selects code. **Handler**: the code.
 //! - **Attempt**: one try of a step, numbered from 1. **Generation**: how often a step
 //!   was deliberately run anew by a replay, from 1; attempts count within it.
@@ -67,7 +67,7 @@
 //! - No kinds but the caller's: ready-made ones are in the package `dandori-steps`.
 //! - No replayed code: the graph is durable, so handlers need no determinism.
 //! - No second executor: one process executes on a database, others read and steer.
-//! - No heartbeat and no writes while idle: SQLite itself tells that a file has changed.
+//! - No heartbeat and no writes while idle: SQLite tells whether a file has changed.
 //! - No exactly-once effects without a receiver that honours the key.
 
 #[cfg(doctest)]

@@ -7,6 +7,8 @@
 mod check;
 mod names;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::sync::OnceLock;
 

@@ -79,7 +79,7 @@ fn plan_and_run_know_no_clock_no_database_and_no_runtime() {
         for path in files(&root().join("engine/src").join(folder), "rs") {
             let text = read(&path);
             for stranger in
-                ["tokio", "sqlx", "Clock", "SystemTime", "Instant", "store::"]
+                ["tokio", "sqlx", "Clock", "SystemTime", "Instant", "crate::store"]
             {
                 assert!(
                     !text.contains(stranger),
