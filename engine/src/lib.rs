@@ -33,8 +33,8 @@
 //!
 //! # Vocabulary
 //!
-//! - **Task**: what an author writes. **Step**: a node of the compiled plan; a task with
-//!   a kind becomes one step, one with a template or `for_each` becomes several.
+//! - **Task**: what an author writes. **Step**: a node of the compiled plan; a task
+//!   with a kind becomes one step, one with a template or `for_each` several.
 //! - **Plan**: the immutable compiled graph. **Project**: a submitted execution of it.
 //! - **Kind**: the stable name that selects code. **Handler**: the code.
 //! - **Attempt**: one try of a step, numbered from 1. **Generation**: how often a step

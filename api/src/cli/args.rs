@@ -19,7 +19,7 @@ const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 project failed, 2 wrong usa
 /// A durable workflow engine: projects of dependent steps, checkpointed, resumed after any
 /// crash.
 #[derive(Debug, Parser)]
-#[command(name = "dandori", version, about, after_help = EXIT_CODES)]
+#[command(name = "dandori", version, after_help = EXIT_CODES)]
 pub(super) struct Args {
     /// The database: `sqlite:PATH`.
     #[arg(

@@ -104,7 +104,12 @@ pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failur
         }
         return Ok(Exit::Succeeded);
     }
-    let engine = common.builder()?.connect().await?;
+    let settings = args.execution.settings();
+    let builder =
+        args.execution.equip(common.builder()?, &settings, "submit --wait")?;
+    let engine = builder.connect().await?;
+    // Before it is recorded: what is not allowed here would be executed nowhere.
+    engine.check_allowed(&compiled.plan)?;
     let handle = engine.submit_compiled(compiled).await?;
     if !common.json {
         anstream::eprintln!("project {}", handle.id());

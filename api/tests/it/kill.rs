@@ -27,6 +27,12 @@ fn now() -> i64 {
     dandori::Clock::system().now().as_micros()
 }
 
+/// How many kills make a run worth something: on a machine that is quicker than the kills,
+/// half of them will do outside of the full figures.
+fn enough() -> usize {
+    if full() { kills() } else { kills() / 2 }
+}
+
 /// A small generator for where to kill; its seed is printed.
 struct Random(u64);
 
@@ -137,6 +143,7 @@ fn kills_of_the_demo_cost_nothing() {
             recorded = done;
         }
     }
+    assert!(deaths.len() >= enough(), "it ended before it was killed often enough");
     place.run(&args).exits(0);
     assert_eq!(guides(&place.path().join("dandori-demo")), wanted);
     assert_eq!(output(&place), output(&calm));
@@ -248,7 +255,7 @@ fn kills_of_a_project_of_two_thousand_steps_cost_nothing() {
     let mut ended = None;
     while deaths.len() < kills() {
         let mut running = place.start(&args);
-        thread::sleep(Duration::from_millis(50 + random.below(300)));
+        thread::sleep(Duration::from_millis(40 + random.below(160)));
         if running.has_ended() {
             ended = Some(running.wait());
             break;
@@ -270,10 +277,7 @@ fn kills_of_a_project_of_two_thousand_steps_cost_nothing() {
         deaths.len(),
         seen.len()
     );
-    assert!(
-        deaths.len() >= kills() / 2,
-        "the project ended before it was killed often enough"
-    );
+    assert!(deaths.len() >= enough(), "it ended before it was killed often enough");
 }
 
 #[test]

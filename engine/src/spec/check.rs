@@ -57,6 +57,20 @@ pub(super) fn check_expressions(document: &Document, findings: &mut Findings) {
         if let Some(output) = &template.output {
             group.check_value(output, Allowed::OUTPUT, &here.key("output"), findings);
         }
+        // A default is written once for all uses: it knows the inputs, and no task.
+        let mut group = Group::new(&[], &document.inputs, None);
+        let at = here.key("params");
+        for param in &template.params {
+            if let Some(default) = &param.default {
+                let at = at.key(&param.name);
+                group.check_value(
+                    default,
+                    Allowed::OUTPUT,
+                    &at.key("default"),
+                    findings,
+                );
+            }
+        }
     }
 }
 

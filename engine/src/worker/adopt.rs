@@ -1,4 +1,4 @@
-//! Adopting: from stored rows to a run in this worker's hands, and giving it back.
+//! Adopting: from stored rows to a run in this worker's hands, until it has ended.
 
 use super::{owned::Owned, scheduler::Scheduler};
 use crate::{
@@ -161,7 +161,7 @@ impl Scheduler {
         self.uncommitted += 1;
     }
 
-    /// Gives an ended project back.
+    /// Lets go of an ended project; its last commit has freed the row.
     pub(super) fn release_if_ended(&mut self, project: ProjectId) {
         let Some(owned) = self.projects.get(&project) else { return };
         if !owned.run.state().is_terminal() || owned.is_busy() {

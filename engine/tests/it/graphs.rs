@@ -77,11 +77,16 @@ fn plain(name: &str) -> String {
     name.replace('/', "∕").replace('[', "⟦").replace(']', "⟧")
 }
 
-/// The folder with real graphs, if it is there.
+/// The folder with real graphs: named by `DANDORI_DAGS`, or `dags` in a folder beside the
+/// repository.
 fn real() -> Option<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/dags");
-    let folder = std::env::var_os("DANDORI_DAGS").map_or(here, PathBuf::from);
-    folder.join("open").is_dir().then_some(folder)
+    if let Some(named) = std::env::var_os("DANDORI_DAGS") {
+        return Some(PathBuf::from(named));
+    }
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let entries = std::fs::read_dir(beside).ok()?;
+    let folders = entries.filter_map(|entry| Some(entry.ok()?.path().join("dags")));
+    folders.into_iter().find(|folder| folder.join("open").is_dir())
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

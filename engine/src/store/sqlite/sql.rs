@@ -97,9 +97,11 @@ pub(super) static PUT_LOGS: Bulk = Bulk::new(
 );
 
 /// The guard of a commit: session, epoch and event number must be what the owner read.
-/// Zero rows: the project is lost, and nothing of its part may be written.
+/// Zero rows: the project is lost, and nothing of its part may be written. An ended project
+/// has no owner.
 pub(super) const GUARD: &str = "
 update projects set
+    session = case when $12 is null then session end,
     last_event = $5,
     state = $6,
     reason = $7,
