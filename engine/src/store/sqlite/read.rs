@@ -1,7 +1,7 @@
 //! The reading verbs. Readers use their own connections and never wait for the writer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -22,6 +22,10 @@ use crate::{
         StoreErrorKind, StoredProject, decode_events,
     },
 };
+
+/// Outputs read by one statement, and how many bytes of them.
+const OUTPUTS_AT_ONCE: usize = 1_024;
+const BYTES_AT_ONCE: usize = 4 * 1024 * 1024;
 
 impl SqliteStore {
     async fn reader(
@@ -183,27 +187,29 @@ impl SqliteStore {
         bytes: usize,
     ) -> Result<Option<Vec<Option<Output>>>, StoreError> {
         let mut connection = self.reader().await?;
-        let mut outputs = Vec::with_capacity(steps.len());
+        let mut found: HashMap<StepNo, Output> = HashMap::with_capacity(steps.len());
         let mut left = bytes;
-        for no in steps {
-            let row = sqlx::query(sql::OUTPUT)
+        for chunk in steps.chunks(OUTPUTS_AT_ONCE) {
+            let sizes: Vec<(StepNo, i64)> = sqlx::query_as(sql::OUTPUT_SIZES)
                 .bind(project.uuid())
-                .bind(no)
-                .fetch_optional(&mut *connection)
+                .bind(list(chunk))
+                .fetch_all(&mut *connection)
                 .await?;
-            let body: Option<Vec<u8>> = match &row {
-                Some(row) => match row.try_get(0)? {
-                    Some(inline) => Some(inline),
-                    None => row.try_get(1)?,
-                },
-                None => None,
-            };
-            let size = body.as_ref().map_or(0, Vec::len);
-            let Some(rest) = left.checked_sub(size) else { return Ok(None) };
-            left = rest;
-            outputs.push(body.map(raw).transpose()?.map(Arc::from));
+            for batch in batches(sizes) {
+                let (steps, size) = batch;
+                let Some(rest) = left.checked_sub(size) else { return Ok(None) };
+                left = rest;
+                let rows = sqlx::query(sql::OUTPUTS)
+                    .bind(project.uuid())
+                    .bind(list(&steps))
+                    .fetch_all(&mut *connection)
+                    .await?;
+                for row in rows {
+                    found.insert(row.try_get(0)?, Arc::from(raw(row.try_get(1)?)?));
+                }
+            }
         }
-        Ok(Some(outputs))
+        Ok(Some(steps.iter().map(|no| found.get(no).cloned()).collect()))
     }
 
     /// Reads the events after a number, in order, from at most `rows` packed rows.
@@ -324,6 +330,27 @@ impl SqliteStore {
         }
         Ok((version?, here))
     }
+}
+
+/// A list of numbers as JSON.
+fn list(steps: &[StepNo]) -> String {
+    serde_json::to_string(steps).unwrap_or_default()
+}
+
+/// Cuts steps into batches that hold little at once, whatever a single output weighs.
+fn batches(sizes: Vec<(StepNo, i64)>) -> Vec<(Vec<StepNo>, usize)> {
+    let mut batches: Vec<(Vec<StepNo>, usize)> = vec![];
+    for (no, size) in sizes {
+        let size = usize::try_from(size).unwrap_or(0);
+        match batches.last_mut() {
+            Some((steps, held)) if *held + size <= BYTES_AT_ONCE => {
+                steps.push(no);
+                *held += size;
+            }
+            _ => batches.push((vec![no], size)),
+        }
+    }
+    batches
 }
 
 pub(super) async fn project(

@@ -222,12 +222,20 @@ order by 2 desc, 1";
 
 pub(super) const MAIL: &str = "select id, project, kind from mailbox where ($1 is null or project = $1) order by id";
 
-pub(super) const OUTPUT: &str = "
-select s.output, b.body
+/// `$2` is a list of numbers: a statement for each step costs a switch between threads each.
+pub(super) const OUTPUT_SIZES: &str = "
+select no, coalesce(length(output), blob_size)
+from steps
+where project = $1 and no in (select value from json_each($2))
+    and (output is not null or blob_size is not null)";
+
+pub(super) const OUTPUTS: &str = "
+select s.no, coalesce(s.output, b.body)
 from steps s
 left join blobs b on b.project = s.project and b.no = s.no
     and b.generation = s.generation and s.blob_size is not null
-where s.project = $1 and s.no = $2";
+where s.project = $1 and s.no in (select value from json_each($2))
+    and (s.output is not null or b.body is not null)";
 
 pub(super) const EVENTS: &str = "
 select first, body from events
