@@ -6,6 +6,7 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use crate::{
     Engine, Error, ProjectId, Timestamp,
@@ -13,6 +14,7 @@ use crate::{
     run::{PastAttempt, ProjectState, Replay, Run, StepState},
     store::{LogLine, MailKind, ProjectRow, StoredProject},
     view::{EventView, ProjectView, Snapshot},
+    worker,
 };
 
 /// How often another process's work is looked at.
@@ -166,13 +168,15 @@ impl ProjectHandle {
     /// # Errors
     /// The database's, or that of the worker in this process.
     pub async fn next_events(&self, after: i64) -> Result<Vec<EventView>, Error> {
+        let mut commits = Commits::of(&self.engine);
         loop {
+            commits.seen();
             let row = self.row().await?;
             let events = self.events(after).await?;
             if !events.is_empty() || row.state.is_terminal() {
                 return Ok(events);
             }
-            self.changed().await?;
+            commits.changed().await?;
         }
     }
 
@@ -181,26 +185,14 @@ impl ProjectHandle {
     /// # Errors
     /// The database's, or that of the worker in this process.
     pub async fn wait(&self) -> Result<ProjectView, Error> {
+        let mut commits = Commits::of(&self.engine);
         loop {
+            commits.seen();
             if self.row().await?.state.is_terminal() {
                 return self.view().await;
             }
-            self.changed().await?;
+            commits.changed().await?;
         }
-    }
-
-    /// Waits for a commit in this process, or for a moment.
-    async fn changed(&self) -> Result<(), Error> {
-        let Some(worker) = &self.engine.inner().worker else {
-            tokio::time::sleep(POLL).await;
-            return Ok(());
-        };
-        if worker.inbox.is_closed() {
-            return Err(worker.gone().into());
-        }
-        let mut commits = worker.commits.subscribe();
-        let _ = tokio::time::timeout(POLL, commits.changed()).await;
-        Ok(())
     }
 
     /// Stops the project: no step starts any more, running ones are told to stop.
@@ -383,6 +375,38 @@ impl ProjectHandle {
             wanted: self.id.to_string(),
             reason: "no project has this id",
         }
+    }
+}
+
+/// The commits of the worker in this process, for whoever waits for one.
+struct Commits<'e> {
+    worker: Option<(&'e worker::Handle, watch::Receiver<u64>)>,
+}
+
+impl<'e> Commits<'e> {
+    fn of(engine: &'e Engine) -> Self {
+        let worker = engine.inner().worker.as_ref();
+        Self { worker: worker.map(|worker| (worker, worker.commits.subscribe())) }
+    }
+
+    /// What is committed by now is read now: only later commits count.
+    fn seen(&mut self) {
+        if let Some((_, commits)) = &mut self.worker {
+            commits.borrow_and_update();
+        }
+    }
+
+    /// Waits for a commit, or for a moment: other processes write too.
+    async fn changed(&mut self) -> Result<(), Error> {
+        let Some((worker, commits)) = &mut self.worker else {
+            tokio::time::sleep(POLL).await;
+            return Ok(());
+        };
+        if worker.inbox.is_closed() {
+            return Err(worker.gone().into());
+        }
+        let _ = tokio::time::timeout(POLL, commits.changed()).await;
+        Ok(())
     }
 }
 

@@ -1,8 +1,7 @@
 //! Expressions: `${{ … }}` in documents, minijinja's language, deterministic, with fuel.
 //!
-//! Owns finding expressions in texts, evaluating them against an [`Environment`] of
-//! names, and listing what they refer to. No I/O: the caller looks up what
-//! [`references`] lists and hands it in as [`Names`].
+//! Owns finding expressions in texts, evaluating them against [`Names`], and listing what
+//! they refer to. No I/O: the caller looks up what [`references`] lists.
 
 mod check;
 mod names;

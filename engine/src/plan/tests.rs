@@ -183,6 +183,6 @@ proptest! {
         let ring: HashSet<&str> = found[0].0.tasks.iter().map(String::as_str).collect();
         prop_assert_eq!(found[0].0.code.as_str(), "cycle");
         let outside = |name: &&str| name[1..].parse::<usize>().unwrap() >= length;
-        prop_assert!(!ring.iter().any(|name| outside(name)), "{:?}", ring);
+        prop_assert!(!ring.iter().any(outside), "{:?}", ring);
     }
 }

@@ -1,7 +1,6 @@
 //! The engine from outside, in one binary so that it links once: through its public API, on
 //! real database files.
 
-#![expect(clippy::print_stdout, reason = "figures are printed")]
 #![expect(clippy::unwrap_used, reason = "the fixtures of tests may unwrap as tests do")]
 
 mod bombs;

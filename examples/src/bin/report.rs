@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p dandori-examples --bin report`
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use dandori::{
     Context, Engine, Project, StepError, handler_fn, plan::Backoff, spec::Task,
 };

@@ -3,6 +3,8 @@
 //!
 //! `cargo run -p dandori-examples --bin service -- DATABASE`
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
