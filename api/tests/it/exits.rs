@@ -142,28 +142,60 @@ fn what_is_not_allowed_or_not_reached_exits_with_5() {
     assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
 }
 
+/// Runs a script with a file system of its own at `small`; `None` where that is not to be
+/// had, and says so.
+fn with_mount(place: &Place, script: &str) -> Option<(String, String)> {
+    std::fs::create_dir(place.path().join("small")).unwrap();
+    let made = std::process::Command::new("unshare")
+        .args(["--mount", "--map-root-user", "sh", "-c", script])
+        .env("DANDORI", env!("CARGO_BIN_EXE_dandori"))
+        .env_remove("DATABASE_URL")
+        .current_dir(place.path())
+        .output();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = made.map(|output| (text(&output.stdout), text(&output.stderr)));
+    match said {
+        Ok((said, errors)) if said.contains("code") => Some((said, errors)),
+        other => {
+            println!("NOT RUN: this needs `unshare` and the right to mount: {other:?}");
+            None
+        }
+    }
+}
+
+/// The one error that was shown.
+fn the_error(errors: &str) -> &str {
+    let shown: Vec<&str> =
+        errors.lines().filter(|line| line.starts_with("error")).collect();
+    assert_eq!(shown.len(), 1, "{errors}");
+    assert!(!errors.contains("panicked"), "{errors}");
+    shown[0]
+}
+
 #[test]
 fn a_read_only_folder_is_one_clear_error() {
     let place = Place::new();
     place.write("two.yaml", TWO);
-    let target = place.path().join("locked");
-    std::fs::create_dir(&target).unwrap();
-    // Root writes everywhere, so the folder is made immutable by its kind: /proc is none
-    // that a file can be created in.
-    let url = match cfg!(target_os = "linux") {
-        true => "sqlite:/proc/dandori.db".to_owned(),
-        false => format!("sqlite:{}", target.display()),
-    };
-    let ended = place.run(&["run", "two.yaml", "--database-url", &url]).exits(5);
-    let errors = ended.stderr.lines().filter(|line| line.starts_with("error")).count();
-    assert_eq!(errors, 1, "{}", ended.stderr);
-    assert!(ended.stderr.contains("/proc/dandori.db"), "{}", ended.stderr);
+    let script = "mount -t tmpfs tmpfs small && cd small && $DANDORI run ../two.yaml &&
+        mount -o remount,ro . && touch x 2>/dev/null; ls;
+        $DANDORI run ../two.yaml --database-url sqlite:fresh.db; echo code $?
+        $DANDORI run ../two.yaml; echo code $?; ls";
+    let Some((said, errors)) = with_mount(&place, script) else { return };
+    assert_eq!(said.matches("code 5").count(), 2, "{said}\n{errors}");
+    let shown: Vec<&str> =
+        errors.lines().filter(|line| line.starts_with("error")).collect();
+    assert_eq!(shown.len(), 2, "{errors}");
+    assert!(
+        shown[0].contains("fresh.db") && shown[1].contains("dandori.db"),
+        "{errors}"
+    );
+    assert!(errors.contains("make the file and its folder writable"), "{errors}");
+    assert!(!said.contains("fresh.db"), "{said}");
 }
 
 #[test]
 fn a_full_disk_is_one_clear_error_and_loses_nothing() {
     let place = Place::new();
-    // A small file system of its own, in a mount name space of its own.
     place.write(
         "full.yaml",
         "max_parallel: 1
@@ -174,36 +206,48 @@ tasks:
     with: { output: '${{ \"x\" * 30000 }}' }
 ",
     );
-    let script = format!(
-        "mount -t tmpfs -o size=2m tmpfs {0} && cp full.yaml {0}/ && cd {0} &&
-         {1} run full.yaml; echo code $?; {1} list --json; echo code $?",
-        place.path().join("small").display(),
-        env!("CARGO_BIN_EXE_dandori"),
-    );
-    std::fs::create_dir(place.path().join("small")).unwrap();
-    let made = std::process::Command::new("unshare")
-        .args(["--mount", "--map-root-user", "sh", "-c", &script])
-        .current_dir(place.path())
-        .output();
-    let Ok(output) = made else {
-        println!("NOT RUN: a full disk needs `unshare`, which is not here");
-        return;
-    };
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    if !said.contains("code") {
-        println!("NOT RUN: a full disk needs the right to mount: {errors}");
-        return;
-    }
+    let script =
+        "mount -t tmpfs -o size=2m tmpfs small && cp full.yaml small && cd small &&
+        $DANDORI run full.yaml; echo code $?; $DANDORI list --json; echo code $?";
+    let Some((said, errors)) = with_mount(&place, script) else { return };
     assert!(said.contains("code 5"), "{said}\n{errors}");
-    let shown: Vec<&str> =
-        errors.lines().filter(|line| line.starts_with("error")).collect();
-    assert_eq!(shown.len(), 1, "{errors}");
+    the_error(&errors);
     assert!(errors.contains("free disk space"), "{errors}");
     assert!(
         said.contains("\"state\":\"running\"") && said.contains("code 0"),
         "{said}"
     );
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_one_clear_error_and_is_left_as_it_was() {
+    let place = Place::new();
+    place.write("two.yaml", TWO);
+    place.run(&["run", "two.yaml"]).exits(0);
+    let database = place.path().join("dandori.db");
+    let whole = std::fs::read(&database).unwrap();
+    // The schema of a later version, written as that version would.
+    let newer = "import sqlite3; db = sqlite3.connect('dandori.db')
+db.execute('insert into _sqlx_migrations values (999, ?, 0, 1, ?, 0)', ['later', b'x'])
+db.commit(); db.close()";
+    let made = std::process::Command::new("python3")
+        .args(["-c", newer])
+        .current_dir(place.path())
+        .status();
+    assert!(made.expect("python3 is needed: scripts/test installs it").success());
+    let ended = place.run(&["run", "two.yaml"]).exits(5);
+    assert!(the_error(&ended.stderr).contains("999"), "{}", ended.stderr);
+    for (what, bytes) in [
+        ("empty", vec![]),
+        ("no database", b"this is not a database, whatever its name may say".to_vec()),
+        ("cut off", whole[..whole.len() / 2].to_vec()),
+    ] {
+        std::fs::write(&database, &bytes).unwrap();
+        let ended = place.run(&["run", "two.yaml"]);
+        assert_eq!(ended.code, Some(5), "{what}: {}", ended.stderr);
+        the_error(&ended.stderr);
+        assert_eq!(std::fs::read(&database).unwrap(), bytes, "{what} was changed");
+    }
 }
 
 #[test]
