@@ -538,6 +538,14 @@ impl Engine {
         Ok(ids.into_iter().map(|id| self.project(id)).collect())
     }
 
+    /// Drops running steps and stops at once; what they started (a child process) is ended
+    /// with them. What is recorded stays.
+    pub async fn abort(&self) {
+        if let Some(worker) = &self.0.worker {
+            worker.abort().await;
+        }
+    }
+
     /// Lets running steps end within the grace, then stops. What did not end is started
     /// again by the next engine on the database, and charged to nobody.
     pub async fn shutdown(&self) {

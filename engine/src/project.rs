@@ -92,7 +92,17 @@ impl ProjectHandle {
     /// [`Error::NotFound`], or the database's.
     pub async fn view(&self) -> Result<ProjectView, Error> {
         let snapshot = self.snapshot().await?;
-        Ok(ProjectView::read(&snapshot, self.engine.store()).await?)
+        Ok(ProjectView::read(&snapshot, self.engine.store(), true).await?)
+    }
+
+    /// Reads the project with its steps, but without the outputs of the steps: for looking
+    /// at a project whose outputs are large.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or the database's.
+    pub async fn outline(&self) -> Result<ProjectView, Error> {
+        let snapshot = self.snapshot().await?;
+        Ok(ProjectView::read(&snapshot, self.engine.store(), false).await?)
     }
 
     /// Reads the project and folds its facts.
@@ -219,6 +229,22 @@ impl ProjectHandle {
         self.steer(MailKind::Resume, "resume").await
     }
 
+    /// The state of the project once the messages sent so far are applied, or after a
+    /// moment of waiting for that.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn settled_state(&self) -> Result<ProjectState, Error> {
+        let asked = tokio::time::Instant::now();
+        let store = self.engine.store();
+        while asked.elapsed() < REQUEST_WAIT
+            && !store.mail(Some(self.id)).await?.is_empty()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(self.row().await?.state)
+    }
+
     async fn steer(
         &self,
         kind: MailKind,
@@ -238,18 +264,25 @@ impl ProjectHandle {
         }
         let store = self.engine.store();
         store.send(self.id, kind, self.engine.inner().clock.now()).await?;
-        match &self.engine.inner().worker {
-            Some(worker) => worker.look(),
-            None => self.apply_if_unowned().await?,
+        let worker = self.engine.inner().worker.as_ref();
+        if let Some(worker) = worker {
+            worker.look();
         }
         let asked = tokio::time::Instant::now();
         while asked.elapsed() < REQUEST_WAIT {
             if store.mail(Some(self.id)).await?.is_empty() {
                 return self.answer(kind, wanted).await;
             }
+            if worker.is_none() {
+                // Whoever executed may have ended just now.
+                self.apply_if_unowned().await?;
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Ok(Steered::Recorded)
+        match self.row().await?.state.is_terminal() {
+            true => self.answer(kind, wanted).await,
+            false => Ok(Steered::Recorded),
+        }
     }
 
     /// The message was read: whether it came in time shows in the project.
@@ -280,6 +313,8 @@ impl ProjectHandle {
             .store(self.engine.store().clone())
             .clock(self.engine.inner().clock.clone())
             .command("applying a request")
+            // A loss is noted here; what follows from it is for whoever executes.
+            .crash_limit(0)
             .only_own()
             .steer_only()
             .start()

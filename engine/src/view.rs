@@ -119,12 +119,14 @@ impl ProjectView {
     pub(crate) async fn read(
         snapshot: &Snapshot,
         store: &Store,
+        outputs_wanted: bool,
     ) -> Result<Self, StoreError> {
         let run = &snapshot.run;
         let order = run.in_document_order();
         let done: Vec<StepNo> = order
             .iter()
             .copied()
+            .filter(|_| outputs_wanted)
             .filter(|no| run.step_state(*no) == StepState::Succeeded)
             .filter(|no| !matches!(run.step(*no).action, Action::ForEach(_)))
             .collect();
@@ -137,7 +139,8 @@ impl ProjectView {
             .collect();
         // Children follow their parents, so backwards every list is complete.
         for no in order.iter().rev() {
-            if matches!(run.step(*no).action, Action::ForEach(_))
+            if outputs_wanted
+                && matches!(run.step(*no).action, Action::ForEach(_))
                 && run.step_state(*no) == StepState::Succeeded
             {
                 let list: Vec<Option<&Output>> =

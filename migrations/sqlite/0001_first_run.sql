@@ -24,6 +24,9 @@ create table projects (
     epoch integer not null default 0,
     -- How often it was taken over since its last commit.
     adoptions integer not null default 0,
+    -- How often it was taken over since it could be loaded: what brings its workers down
+    -- by being loaded is paused.
+    loads integer not null default 0,
     -- Whether the steps recorded as running when it was taken over are charged with a
     -- crash: not after a graceful end.
     charged integer not null default 0 check (charged in (0, 1)),

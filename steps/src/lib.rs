@@ -63,7 +63,7 @@ pub fn basic_kinds() -> Vec<Arc<dyn Handler>> {
 /// A [`SetupError`] when an address or a provider is unknown, the folder for files does
 /// not exist, or no HTTP client can be made.
 pub fn kinds(settings: &Settings) -> Result<Vec<Arc<dyn Handler>>, SetupError> {
-    let root = Arc::new(file::Root::open(&settings.files_root)?);
+    let root = Arc::new(file::Root::open(&settings.files_root, &settings.protected)?);
     let web = http::Webs::new(settings)?;
     let mut kinds = basic_kinds();
     kinds.extend([

@@ -63,6 +63,8 @@ pub struct Settings {
     pub llm_api_key: Option<Secret>,
     /// The folder that steps may read and write beneath.
     pub files_root: PathBuf,
+    /// Files that steps neither read nor write, such as the database of the engine.
+    pub protected: Vec<PathBuf>,
     /// Whether `shell.run` is switched on.
     pub allow_shell: bool,
     /// Which addresses `http.request` may reach.
@@ -94,6 +96,7 @@ impl Default for Settings {
             llm_model: None,
             llm_api_key: None,
             files_root: PathBuf::from("."),
+            protected: vec![],
             allow_shell: false,
             network: Network::Any,
             connect_timeout: Duration::from_secs(5),
@@ -161,6 +164,18 @@ impl Settings {
     #[must_use]
     pub fn with_llm_api_key(mut self, key: Secret) -> Self {
         self.llm_api_key = Some(key);
+        self
+    }
+
+    /// Keeps steps away from a database file and the files that belong to it.
+    #[must_use]
+    pub fn with_protected_database(mut self, database: impl Into<PathBuf>) -> Self {
+        let database = database.into();
+        for ending in ["", "-wal", "-shm", ".lock"] {
+            let mut name = database.clone().into_os_string();
+            name.push(ending);
+            self.protected.push(name.into());
+        }
         self
     }
 

@@ -1,6 +1,9 @@
 //! The arguments.
 
-use std::path::PathBuf;
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use dandori::{
@@ -9,8 +12,13 @@ use dandori::{
 };
 use dandori_steps::{Network, Settings};
 
-use super::exit::{Exit, Failure};
+use super::{
+    exit::{Exit, Failure},
+    text::quote,
+};
 use crate::graph::Format;
+
+const DEFAULT_URL: &str = "sqlite:dandori.db";
 
 const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 project failed, 2 wrong usage or consent \
     missing, 3 document invalid, 4 not found, 5 cannot reach or not allowed, 6 cancelled, \
@@ -26,7 +34,8 @@ pub(super) struct Args {
         long,
         env = "DATABASE_URL",
         global = true,
-        default_value = "sqlite:dandori.db"
+        default_value = DEFAULT_URL,
+        hide_env_values = true
     )]
     database_url: String,
     /// Print one JSON object (lists and streams: one a line) on stdout.
@@ -221,7 +230,12 @@ pub(super) struct Common {
 
 impl Args {
     pub(super) fn common(&self) -> Common {
-        Common { url: self.database_url.clone(), json: self.json }
+        // An empty variable is one that is not set.
+        let url = match self.database_url.trim() {
+            "" => DEFAULT_URL.to_owned(),
+            url => url.to_owned(),
+        };
+        Common { url, json: self.json }
     }
 }
 
@@ -232,7 +246,8 @@ impl Common {
             .url
             .strip_prefix("sqlite://")
             .or_else(|| self.url.strip_prefix("sqlite:"));
-        if let Some(path) = path.filter(|path| !path.is_empty()) {
+        if let Some(path) = path.filter(|path| !path.is_empty() && *path != ":memory:")
+        {
             return Ok(PathBuf::from(path.split('?').next().unwrap_or(path)));
         }
         let help = "write `sqlite:PATH`, for example sqlite:dandori.db";
@@ -240,8 +255,10 @@ impl Common {
             "PostgreSQL is not supported yet".to_owned()
         } else {
             // The URL may hold a password: only its scheme is repeated.
-            let scheme = self.url.split(':').next().unwrap_or_default();
-            format!("`{scheme}:` is no database this version knows")
+            match self.url.split_once(':') {
+                Some((scheme, _)) => format!("`{scheme}:` is no database file here"),
+                None => "the database URL names no scheme".to_owned(),
+            }
         };
         Err(Failure::Own {
             exit: Exit::Unreachable,
@@ -267,15 +284,38 @@ impl Common {
 }
 
 impl Execution {
-    /// The settings of the ready-made kinds.
-    pub(super) fn settings(&self) -> Settings {
+    /// The settings of the ready-made kinds. Steps do not reach the database.
+    pub(super) fn settings(&self, database: &Path) -> Settings {
         Settings::from_env()
+            .with_protected_database(database)
             .with_files_root(&self.files_root)
             .with_allow_shell(self.allow_shell)
             .with_network(match self.network {
                 Reach::Any => Network::Any,
                 Reach::Public => Network::Public,
             })
+    }
+
+    /// The options that are not at their defaults, for a command that goes on.
+    pub(super) fn words(&self) -> String {
+        let mut words = String::new();
+        if self.concurrency != DEFAULT_CONCURRENCY {
+            let _ = write!(words, " --concurrency {}", self.concurrency);
+        }
+        if self.allow_shell {
+            words.push_str(" --allow-shell");
+        }
+        if self.files_root != Path::new(".") {
+            let root = quote(&self.files_root.display().to_string());
+            let _ = write!(words, " --files-root {root}");
+        }
+        if self.crash_limit != DEFAULT_CRASH_LIMIT {
+            let _ = write!(words, " --crash-limit {}", self.crash_limit);
+        }
+        if matches!(self.network, Reach::Public) {
+            words.push_str(" --network public");
+        }
+        words
     }
 
     /// Adds handlers and limits to an engine.

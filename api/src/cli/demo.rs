@@ -27,10 +27,15 @@ pub(super) struct Demo {
     #[arg(long, value_name = "DIR", default_value = "./dandori-demo")]
     out: PathBuf,
     /// A SearXNG service instead of the demo's own.
-    #[arg(long, value_name = "URL", env = "DANDORI_SEARCH_URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "DANDORI_SEARCH_URL",
+        hide_env_values = true
+    )]
     search_url: Option<String>,
     /// An OpenAI-compatible service instead of the demo's own.
-    #[arg(long, value_name = "URL", env = "DANDORI_LLM_URL")]
+    #[arg(long, value_name = "URL", env = "DANDORI_LLM_URL", hide_env_values = true)]
     llm_url: Option<String>,
     /// How many crashes of its worker quarantine a step.
     #[arg(long, value_name = "N", default_value_t = dandori::DEFAULT_CRASH_LIMIT)]
@@ -87,16 +92,15 @@ pub(super) async fn demo(common: &Common, args: Demo) -> Result<Exit, Failure> {
         format!("{} demo --out {}", program(), quote(&folder.display().to_string()));
     match drive(&engine, std::slice::from_ref(&project), progress, None).await? {
         Driven::Stopped(exit) => stopped(&[project], exit, |_| again.clone()).await,
-        Driven::Ended(views) => {
+        Driven::Ended => {
             engine.shutdown().await;
-            for view in &views {
-                if common.json {
-                    print_result(&common, view);
-                } else {
-                    summary(&common, folder, view);
-                }
+            let view = project.view().await?;
+            if common.json {
+                print_result(&common, &view);
+            } else {
+                summary(&common, folder, &view);
             }
-            Ok(views.first().map_or(Exit::Succeeded, |view| Exit::of(view.state)))
+            Ok(Exit::of(view.state))
         }
     }
 }
@@ -116,7 +120,9 @@ fn cannot(what: &dyn std::fmt::Display, error: &dyn std::fmt::Display) -> Failur
 
 /// The settings of the kinds: real services where they are named, else the demo's own.
 async fn services(args: &Demo) -> Result<Settings, Failure> {
-    let mut settings = Settings::from_env().with_files_root(&args.out);
+    let mut settings = Settings::from_env()
+        .with_files_root(&args.out)
+        .with_protected_database(args.out.join("dandori.db"));
     if args.search_url.is_some() && args.llm_url.is_some() {
         let provider =
             settings.search_provider.clone().unwrap_or_else(|| "searxng".to_owned());
@@ -174,15 +180,10 @@ fn summary(common: &Common, folder: &Path, view: &ProjectView) {
     let time = took(view.started_at, view.finished_at);
     let counts: Vec<String> =
         view.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    anstream::println!(
-        "{}: {} in {time} ({})",
-        one_line(&view.name),
-        view.state,
-        counts.join(", ")
-    );
+    out!("{}: {} in {time} ({})", one_line(&view.name), view.state, counts.join(", "));
     for step in view.steps.iter().filter(|step| step.state == StepState::Failed) {
         let error = step.error.as_ref().map(ToString::to_string).unwrap_or_default();
-        anstream::println!(
+        out!(
             "  {} failed after {} attempts, which its task allows: {}",
             one_line(&step.name),
             step.attempts,
@@ -198,27 +199,25 @@ fn summary(common: &Common, folder: &Path, view: &ProjectView) {
     let tokens = |place: &str| -> u64 {
         view.steps.iter().filter_map(|step| output(step, place)?.as_u64()).sum()
     };
-    anstream::println!("{} guides in {}", guides.len(), folder.display());
-    anstream::println!(
+    out!("{} guides in {}", guides.len(), folder.display());
+    out!(
         "{} tokens read and {} written by the model",
         tokens("/usage/input_tokens"),
         tokens("/usage/output_tokens")
     );
     if let Some(guide) = guides.first() {
         let path = folder.join(guide);
-        anstream::println!("\n{}:", path.display());
+        out!("\n{}:", path.display());
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         for line in text.lines().take(SHOWN_LINES) {
-            anstream::println!("  {line}");
+            out!("  {line}");
         }
     }
     let (dandori, url) = (program(), quote(&common.url));
-    anstream::println!("\nNext:");
-    anstream::println!("  {dandori} show last --attempts --database-url {url}");
-    anstream::println!(
-        "  {dandori} graph last --format svg --database-url {url} > graph.svg"
-    );
-    anstream::println!("  {dandori} validate examples/hands-on/project.yaml");
+    out!("\nNext:");
+    out!("  {dandori} show last --attempts --database-url {url}");
+    out!("  {dandori} graph last --format svg --database-url {url} > graph.svg");
+    out!("  {dandori} validate examples/hands-on/project.yaml");
 }
 
 fn output(step: &dandori::StepDetails, place: &str) -> Option<serde_json::Value> {

@@ -38,7 +38,8 @@ pub(super) fn read(file: &Path, inputs: &[String]) -> Result<Project, Failure> {
         && let Some(stem) = file.file_stem().and_then(|stem| stem.to_str())
         && stem != "-"
     {
-        project.document_mut().name = Some(stem.to_owned());
+        let clean = stem.chars().filter(|c| !c.is_control()).take(200);
+        project.document_mut().name = Some(clean.collect());
     }
     for input in inputs {
         let Some((name, text)) = input.split_once('=') else {
@@ -141,11 +142,11 @@ pub(super) fn validate(common: &Common, args: &Validate) -> Result<Exit, Failure
     };
     if common.json {
         let text = serde_json::to_string(&validation).unwrap_or_default();
-        anstream::println!("{text}");
+        out!("{text}");
     } else {
         print_diagnostics(&validation.diagnostics);
         if validation.valid {
-            anstream::println!(
+            out!(
                 "valid: {} tasks, {} steps, {} edges, {} levels, at most {} at once",
                 validation.tasks,
                 validation.steps,
@@ -160,6 +161,6 @@ pub(super) fn validate(common: &Common, args: &Validate) -> Result<Exit, Failure
 
 #[expect(clippy::unnecessary_wraps, reason = "the same shape as every command")]
 pub(super) fn schema() -> Result<Exit, Failure> {
-    anstream::println!("{}", dandori::spec::SCHEMA.trim_end());
+    out!("{}", dandori::spec::SCHEMA.trim_end());
     Ok(Exit::Succeeded)
 }

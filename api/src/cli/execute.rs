@@ -14,6 +14,8 @@ use super::{
     text::{program, quote, took},
 };
 
+/// How long dropping what runs may take.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 /// How often it is tried whether the other executor has ended.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
@@ -23,7 +25,7 @@ pub(super) async fn run(common: &Common, args: Run) -> Result<Exit, Failure> {
     // Before the database is touched: a broken document leaves no trace.
     project.compile(Some(&kinds))?;
     let builder = common.builder()?.only_own();
-    let settings = args.execution.settings();
+    let settings = args.execution.settings(&common.path()?);
     let engine = args.execution.equip(builder, &settings, "run")?.start().await?;
     let handle = match engine.submit(project).await {
         Ok(handle) => handle,
@@ -36,11 +38,11 @@ pub(super) async fn run(common: &Common, args: Run) -> Result<Exit, Failure> {
     if !common.json {
         progress.say(&format!("project {}", handle.id()));
     }
-    finish(common, &engine, &[handle], progress, args.timeout).await
+    finish(common, &args.execution, &engine, &[handle], progress, args.timeout).await
 }
 
 pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failure> {
-    let settings = args.execution.settings();
+    let settings = args.execution.settings(&common.path()?);
     let builder = || {
         let builder = Engine::builder().existing_sqlite(common.path()?);
         let builder = if args.id.is_some() { builder.only_own() } else { builder };
@@ -57,7 +59,14 @@ pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failur
             reader.check_project(project.id()).await?;
         }
     }
-    let engine = builder()?.start().await?;
+    let engine = match builder()?.start().await {
+        Ok(engine) => engine,
+        // Whoever executes goes on with it once the pause ends.
+        Err(Error::Locked(_)) if args.id.is_some() && is_paused(&found).await? => {
+            return go_on(common, &found[0]).await;
+        }
+        Err(error) => return Err(error.into()),
+    };
     let projects: Vec<ProjectHandle> =
         found.iter().map(|project| engine.project(project.id())).collect();
     if projects.is_empty() {
@@ -70,7 +79,8 @@ pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failur
         if !row.state.is_terminal() {
             engine.execute(project.id()).await?;
         }
-        if row.state == ProjectState::Paused {
+        // A pause that nobody has applied yet is applied first, and ends here as well.
+        if project.settled_state().await? == ProjectState::Paused {
             project.resume().await?;
         }
     }
@@ -79,7 +89,24 @@ pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failur
         let row = project.row().await?;
         progress.say(&format!("resuming {} ({})", project.id(), row.name));
     }
-    finish(common, &engine, &projects, progress, None).await
+    finish(common, &args.execution, &engine, &projects, progress, None).await
+}
+
+async fn is_paused(projects: &[ProjectHandle]) -> Result<bool, Failure> {
+    let row = projects[0].row().await?;
+    Ok(row.state == ProjectState::Paused)
+}
+
+/// Ends a pause of a project that another process executes, and follows it.
+async fn go_on(common: &Common, project: &ProjectHandle) -> Result<Exit, Failure> {
+    let mut progress = begin(project).await?;
+    progress.seen = project.row().await?.last_event;
+    project.resume().await?;
+    follow(project, &mut progress).await?;
+    progress.finish();
+    let view = result(common, project).await?;
+    print_result(common, &view);
+    Ok(Exit::of(view.state))
 }
 
 pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failure> {
@@ -94,17 +121,19 @@ pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failur
             let view = serde_json::json!({
                 "id": handle.id(), "name": row.name, "state": row.state,
             });
-            anstream::println!("{view}");
+            out!("{view}");
         } else {
-            anstream::println!("{}", handle.id());
+            out!("{}", handle.id());
             anstream::eprintln!(
-                "recorded; `dandori resume {}` executes it",
-                handle.id().short()
+                "recorded; this executes it:\n  {} resume {} --database-url {}",
+                program(),
+                handle.id(),
+                quote(&common.url)
             );
         }
         return Ok(Exit::Succeeded);
     }
-    let settings = args.execution.settings();
+    let settings = args.execution.settings(&common.path()?);
     let builder =
         args.execution.equip(common.builder()?, &settings, "submit --wait")?;
     let engine = builder.connect().await?;
@@ -124,7 +153,7 @@ pub(super) async fn wait_or_execute(
     project: &ProjectHandle,
     command: &str,
 ) -> Result<Exit, Failure> {
-    let settings = execution.settings();
+    let settings = execution.settings(&common.path()?);
     let mut progress = begin(project).await?;
     loop {
         let builder = Engine::builder().existing_sqlite(common.path()?).only_own();
@@ -134,7 +163,8 @@ pub(super) async fn wait_or_execute(
                 if !handle.row().await?.state.is_terminal() {
                     engine.execute(handle.id()).await?;
                 }
-                return finish(common, &engine, &[handle], progress, None).await;
+                return finish(common, execution, &engine, &[handle], progress, None)
+                    .await;
             }
             // Somebody executes; perhaps this project, perhaps only another.
             Err(Error::Locked(_)) => {}
@@ -150,7 +180,7 @@ pub(super) async fn wait_or_execute(
         };
         if ended {
             progress.finish();
-            let view = project.view().await?;
+            let view = result(common, project).await?;
             print_result(common, &view);
             return Ok(Exit::of(view.state));
         }
@@ -167,7 +197,7 @@ pub(super) async fn begin(project: &ProjectHandle) -> Result<Progress, Failure> 
 /// How following projects ended.
 pub(super) enum Driven {
     /// They all ended.
-    Ended(Vec<ProjectView>),
+    Ended,
     /// A signal or a time limit came first; the engine has shut down.
     Stopped(Exit),
 }
@@ -209,39 +239,41 @@ pub(super) async fn drive(
         }
         tokio::select! {
             () = engine.shutdown() => {}
-            _ = interrupted() => {}
+            // What runs is dropped, and child processes with it.
+            _ = interrupted() => {
+                let _ = tokio::time::timeout(LAST_MOMENT, engine.abort()).await;
+            }
         }
         return Ok(Driven::Stopped(exit));
     }
-    let mut views = Vec::with_capacity(projects.len());
-    for project in projects {
-        views.push(project.view().await?);
-    }
-    Ok(Driven::Ended(views))
+    Ok(Driven::Ended)
 }
 
 /// Follows projects and prints their results, or how to go on.
 async fn finish(
     common: &Common,
+    execution: &Execution,
     engine: &Engine,
     projects: &[ProjectHandle],
     progress: Progress,
     timeout: Option<Duration>,
 ) -> Result<Exit, Failure> {
-    let views = match drive(engine, projects, progress, timeout).await? {
-        Driven::Ended(views) => views,
+    match drive(engine, projects, progress, timeout).await? {
+        Driven::Ended => {}
         Driven::Stopped(exit) => {
             let resume = |project: &ProjectHandle| {
-                let url = quote(&common.url);
-                format!("{} resume {} --database-url {url}", program(), project.id())
+                let (url, words) = (quote(&common.url), execution.words());
+                let (program, id) = (program(), project.id());
+                format!("{program} resume {id} --database-url {url}{words}")
             };
             return stopped(projects, exit, resume).await;
         }
-    };
+    }
     engine.shutdown().await;
     let mut exit = Exit::Succeeded;
-    for view in &views {
-        print_result(common, view);
+    for project in projects {
+        let view = result(common, project).await?;
+        print_result(common, &view);
         let own = Exit::of(view.state);
         if exit == Exit::Succeeded || own == Exit::Failed {
             exit = own;
@@ -277,10 +309,18 @@ pub(super) async fn stopped(
     Ok(exit)
 }
 
+/// A project to be printed: outputs of steps are read only where they are shown.
+pub(super) async fn result(
+    common: &Common,
+    project: &ProjectHandle,
+) -> Result<ProjectView, Failure> {
+    Ok(if common.json { project.view().await? } else { project.outline().await? })
+}
+
 /// The result of a project: its JSON, or its output and a line on stderr.
 pub(super) fn print_result(common: &Common, view: &ProjectView) {
     if common.json {
-        anstream::println!("{}", serde_json::to_string(view).unwrap_or_default());
+        out!("{}", serde_json::to_string(view).unwrap_or_default());
         return;
     }
     if view.state != ProjectState::Succeeded {
@@ -289,7 +329,7 @@ pub(super) fn print_result(common: &Common, view: &ProjectView) {
     if let Some(output) = &view.output {
         let pretty = serde_json::from_str::<serde_json::Value>(output.get())
             .and_then(|value| serde_json::to_string_pretty(&value));
-        anstream::println!("{}", pretty.unwrap_or_else(|_| output.get().to_owned()));
+        out!("{}", pretty.unwrap_or_else(|_| output.get().to_owned()));
     }
     let counts: Vec<String> =
         view.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();

@@ -111,7 +111,7 @@ impl Failure {
             if let Self::Engine(Error::Invalid(found)) = self {
                 error["diagnostics"] = serde_json::to_value(found).unwrap_or_default();
             }
-            anstream::println!("{}", serde_json::json!({ "error": error }));
+            out!("{}", serde_json::json!({ "error": error }));
         } else {
             anstream::eprintln!("error[{code}]: {message}");
             if !help.is_empty() {

@@ -25,7 +25,7 @@ pub(super) async fn graph(common: &Common, args: &GraphArgs) -> Result<Exit, Fai
         let snapshot = engine.find(&args.what).await?.snapshot().await?;
         of_run(&snapshot.stored.row.name, &snapshot.run)
     };
-    anstream::println!("{}", render(&graph, args.format).trim_end());
+    out!("{}", render(&graph, args.format).trim_end());
     Ok(Exit::Succeeded)
 }
 

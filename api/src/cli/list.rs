@@ -9,7 +9,7 @@ use dandori::{
 use super::{
     args::{Common, List},
     exit::{Exit, Failure},
-    text::{ago, cut, one_line, table, took},
+    text::{ago, cut, one_line, print_data, table, took},
 };
 
 pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> {
@@ -28,7 +28,7 @@ pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> 
     let rows = engine.list(&filter).await?;
     if common.json {
         for row in &rows {
-            anstream::println!("{}", json(row));
+            out!("{}", json(row));
         }
         return Ok(Exit::Succeeded);
     }
@@ -52,7 +52,7 @@ pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> 
             took(row.began_at, row.finished_at),
         ]);
     }
-    anstream::print!("{}", table(&lines));
+    print_data(&table(&lines), false);
     Ok(Exit::Succeeded)
 }
 

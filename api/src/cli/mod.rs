@@ -2,6 +2,11 @@
 //!
 //! stdout is data, stderr is progress and diagnostics.
 
+/// Prints a line of data on stdout.
+macro_rules! out {
+    ($($part:tt)*) => { $crate::cli::text::print_data(&format!($($part)*), true) };
+}
+
 mod args;
 mod demo;
 mod document;
@@ -79,12 +84,9 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Schema => document::schema(),
         Command::Completions { shell } => {
             let mut command = Args::command();
-            clap_complete::generate(
-                shell,
-                &mut command,
-                "dandori",
-                &mut std::io::stdout(),
-            );
+            let mut script = vec![];
+            clap_complete::generate(shell, &mut command, "dandori", &mut script);
+            text::print_data(&String::from_utf8_lossy(&script), false);
             Ok(Exit::Succeeded)
         }
     }

@@ -18,6 +18,7 @@ use super::{
 /// Shows how a project goes.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
+    colours: bool,
     /// What runs now, by step.
     running: BTreeMap<String, String>,
     /// The number of the latest event shown.
@@ -48,8 +49,10 @@ impl Progress {
             bar
         });
         let quiet_steps = steps > 500;
+        let choice = anstream::AutoStream::choice(&std::io::stderr());
         Self {
             bar,
+            colours: choice != anstream::ColorChoice::Never,
             running: BTreeMap::new(),
             seen,
             quiet_steps,
@@ -67,7 +70,9 @@ impl Progress {
     /// A line of its own.
     pub(super) fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.println(line),
+            // The bar writes as it is told; colours are wanted or not as everywhere.
+            Some(bar) if self.colours => bar.println(line),
+            Some(bar) => bar.println(anstream::adapter::strip_str(line).to_string()),
             None => anstream::eprintln!("{line}"),
         }
     }
@@ -162,7 +167,9 @@ impl Progress {
             RecordKind::ProjectFailed if event.error.is_some() => {
                 format!("{} {error}", "✗".red())
             }
-            RecordKind::ProjectPaused => "paused: running steps finish".to_owned(),
+            RecordKind::ProjectPaused => {
+                "paused: running steps finish; `dandori resume ID` goes on".to_owned()
+            }
             RecordKind::ProjectResumed => "going on".to_owned(),
             RecordKind::ProjectCancelRequested => {
                 "cancelling: running steps stop".to_owned()

@@ -6,7 +6,7 @@ use super::{
     args::{Common, Replay},
     execute::wait_or_execute,
     exit::{Exit, Failure},
-    text::{one_line, table},
+    text::{one_line, print_data, program, quote, table},
 };
 
 pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failure> {
@@ -19,7 +19,7 @@ pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failur
         let json = serde_json::json!({
             "digest": plan.digest, "steps": plan.steps, "warnings": [],
         });
-        anstream::println!("{json}");
+        out!("{json}");
         return Ok(Exit::Succeeded);
     }
     if !common.json {
@@ -31,7 +31,11 @@ pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failur
                 vec!["run".to_owned(), one_line(&step.name), step.reason.clone()]
             })
             .collect();
-        anstream::eprint!("{}", table(&rows));
+        // The plan is what was asked for, or what the question is about.
+        match args.plan {
+            true => print_data(&table(&rows), false),
+            false => anstream::eprint!("{}", table(&rows)),
+        }
         anstream::eprintln!("{runs} steps run again, {kept} are kept");
     }
     if args.plan {
@@ -49,10 +53,12 @@ pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failur
     if common.json {
         let json =
             serde_json::json!({ "id": project.id(), "run": runs, "reuse": kept });
-        anstream::println!("{json}");
+        out!("{json}");
     } else {
-        let id = project.id().short();
-        anstream::eprintln!("recorded; `dandori resume {id}` executes it");
+        let (program, id, url) = (program(), project.id(), quote(&common.url));
+        anstream::eprintln!(
+            "recorded; this executes it:\n  {program} resume {id} --database-url {url}"
+        );
     }
     Ok(Exit::Succeeded)
 }

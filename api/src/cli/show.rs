@@ -1,12 +1,20 @@
 //! `show`: one project, what failed first.
 
-use dandori::{ProjectView, StepDetails, run::StepState};
+use std::collections::HashMap;
+
+use dandori::{
+    ProjectView, StepDetails, StepError, Timestamp,
+    run::{PastAttempt, StepState},
+};
 use owo_colors::OwoColorize as _;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{
     args::{Common, Show},
+    execute::result,
     exit::{Exit, Failure},
-    text::{cut, one_line, table, took},
+    text::{cut, one_line, print_data, table, took},
 };
 use crate::graph::state_icon;
 
@@ -16,37 +24,16 @@ const MANY_STEPS: usize = 200;
 pub(super) async fn show(common: &Common, args: &Show) -> Result<Exit, Failure> {
     let engine = common.connect().await?;
     let project = engine.find(&args.id).await?;
-    let view = project.view().await?;
+    let view = result(common, &project).await?;
     let past = if args.attempts { project.attempts().await? } else { vec![] };
     if common.json {
-        let mut json = serde_json::to_value(&view).unwrap_or_default();
-        if args.attempts {
-            let names: std::collections::HashMap<_, _> =
-                view.steps.iter().map(|step| (step.no, step.name.clone())).collect();
-            let attempts: Vec<_> = past
-                .iter()
-                .map(|attempt| {
-                    serde_json::json!({
-                        "step": names.get(&attempt.no),
-                        "generation": attempt.generation,
-                        "attempt": attempt.attempt,
-                        "state": attempt.state,
-                        "started_at": attempt.started_at,
-                        "finished_at": attempt.finished_at,
-                        "error": attempt.error,
-                        "output": attempt.output,
-                    })
-                })
-                .collect();
-            json["attempts"] = attempts.into();
-        }
-        anstream::println!("{json}");
+        out!("{}", json(&view, args.attempts.then_some(past.as_slice())));
         return Ok(Exit::Succeeded);
     }
     print_header(&view);
     print_failures(&view);
     let shown: Vec<&StepDetails> = if view.steps.len() > MANY_STEPS {
-        anstream::println!("({} steps; the ones at work:)", view.steps.len());
+        out!("({} steps; the ones at work:)", view.steps.len());
         let at_work = |step: &&StepDetails| {
             matches!(step.state, StepState::Running | StepState::Waiting)
         };
@@ -55,13 +42,13 @@ pub(super) async fn show(common: &Common, args: &Show) -> Result<Exit, Failure> 
         view.steps.iter().collect()
     };
     let rows: Vec<Vec<String>> = shown.iter().map(|step| row(step)).collect();
-    anstream::print!("{}", table(&rows));
+    print_data(&table(&rows), false);
     for attempt in &past {
         let name = view.steps.iter().find(|step| step.no == attempt.no);
         let name = name.map_or(String::new(), |step| one_line(&step.name));
         let error = attempt.error.as_ref().map(ToString::to_string).unwrap_or_default();
         let time = took(attempt.started_at, Some(attempt.finished_at));
-        anstream::println!(
+        out!(
             "{name} attempt {}.{}: {} after {time} {}",
             attempt.generation,
             attempt.attempt,
@@ -72,16 +59,52 @@ pub(super) async fn show(common: &Common, args: &Show) -> Result<Exit, Failure> 
     Ok(Exit::Succeeded)
 }
 
+/// The project as JSON, with its attempts where they were asked for. Outputs are written
+/// as they are: taken apart, deep ones would not come back together.
+fn json(view: &ProjectView, past: Option<&[PastAttempt]>) -> String {
+    let mut text = serde_json::to_string(view).unwrap_or_default();
+    let Some(past) = past else { return text };
+    #[derive(Serialize)]
+    struct Attempt<'a> {
+        step: Option<&'a str>,
+        generation: u32,
+        attempt: u32,
+        state: StepState,
+        started_at: Option<Timestamp>,
+        finished_at: Timestamp,
+        error: Option<&'a StepError>,
+        output: Option<&'a RawValue>,
+    }
+    let names: HashMap<_, _> =
+        view.steps.iter().map(|step| (step.no, step.name.as_str())).collect();
+    let attempts: Vec<Attempt<'_>> = past
+        .iter()
+        .map(|past| Attempt {
+            step: names.get(&past.no).copied(),
+            generation: past.generation,
+            attempt: past.attempt,
+            state: past.state,
+            started_at: past.started_at,
+            finished_at: past.finished_at,
+            error: past.error.as_ref(),
+            output: past.output.as_deref(),
+        })
+        .collect();
+    text.pop();
+    let attempts = serde_json::to_string(&attempts).unwrap_or_default();
+    text + ",\"attempts\":" + &attempts + "}"
+}
+
 fn print_header(view: &ProjectView) {
     let time = took(view.started_at, view.finished_at);
-    anstream::println!("{} {}", one_line(&view.name).bold(), view.id.dimmed());
+    out!("{} {}", one_line(&view.name).bold(), view.id.dimmed());
     let counts: Vec<String> =
         view.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    anstream::println!("{} {time} — {}", view.state, counts.join(", "));
+    out!("{} {time} — {}", view.state, counts.join(", "));
     if let Some(reason) = &view.reason {
-        anstream::println!("reason: {}", one_line(reason));
+        out!("reason: {}", one_line(reason));
     }
-    anstream::println!();
+    out!("");
 }
 
 /// The first failure with its error and what it kept from running.
@@ -94,7 +117,7 @@ pub(super) fn print_failures(view: &ProjectView) {
     failed.sort_by_key(|step| step.finished_at);
     for step in failed.iter().take(5) {
         let error = step.error.as_ref().map(ToString::to_string).unwrap_or_default();
-        anstream::println!(
+        out!(
             "{} {} {} after {} attempts: {}",
             "✗".red(),
             one_line(&step.name).bold(),
@@ -104,7 +127,7 @@ pub(super) fn print_failures(view: &ProjectView) {
         );
     }
     if failed.len() > 5 {
-        anstream::println!("  and {} more failed", failed.len() - 5);
+        out!("  and {} more failed", failed.len() - 5);
     }
     let upstream = view
         .steps
@@ -112,10 +135,10 @@ pub(super) fn print_failures(view: &ProjectView) {
         .filter(|step| step.state == StepState::UpstreamFailed)
         .count();
     if upstream > 0 {
-        anstream::println!("  {upstream} steps did not run because of them");
+        out!("  {upstream} steps did not run because of them");
     }
     if !failed.is_empty() {
-        anstream::println!();
+        out!("");
     }
 }
 

@@ -33,7 +33,7 @@ async fn report(
         let json = serde_json::json!({
             "id": project.id(), "state": row.state, "applied": applied,
         });
-        anstream::println!("{json}");
+        out!("{json}");
     } else if applied {
         anstream::eprintln!("{what}: {} is {}", project.id(), row.state);
     } else {

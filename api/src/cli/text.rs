@@ -1,9 +1,27 @@
 //! Text for terminals: cells measured in columns, times, values without surprises.
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use dandori::{Timestamp, spec::format_duration};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+/// Prints data on stdout. Whoever stops reading has read enough; that it cannot be written
+/// at all is an error, and what is recorded stays.
+pub(super) fn print_data(text: &str, line: bool) {
+    let mut stdout = anstream::stdout().lock();
+    let end = if line { "\n" } else { "" };
+    let written = write!(stdout, "{text}{end}").and_then(|()| stdout.flush());
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            std::process::exit(0);
+        }
+        Err(error) => {
+            anstream::eprintln!("error[output]: stdout: {error}");
+            std::process::exit(5);
+        }
+    }
+}
 
 /// Removes what would steer the terminal: names and errors come from anywhere.
 pub(super) fn clean(text: &str) -> String {

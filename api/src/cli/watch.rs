@@ -1,6 +1,6 @@
 //! `watch` and `logs`: following a project that anybody executes.
 
-use dandori::run::StepState;
+use dandori::run::{ProjectState, StepState};
 
 use super::{
     args::Common,
@@ -8,14 +8,23 @@ use super::{
     exit::{Exit, Failure},
     progress::{Progress, follow},
     signals::interrupted,
-    text::{clean, clock, one_line},
+    text::{clean, clock, one_line, program},
 };
+
+/// How often lines of logs are looked for.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
 
 pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
     let engine = common.connect().await?;
     let project = engine.find(id).await?;
     let row = project.row().await?;
     let steps: u32 = row.counts.values().sum();
+    if row.state == ProjectState::Pending && !common.json {
+        let (program, id) = (program(), project.id());
+        anstream::eprintln!(
+            "not begun; `{program} resume {id}` executes it where nobody does"
+        );
+    }
     let followed = async {
         if common.json {
             let mut seen = 0;
@@ -24,10 +33,7 @@ pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
                 let Some(last) = events.last() else { return Ok::<_, Failure>(()) };
                 seen = last.seq;
                 for event in &events {
-                    anstream::println!(
-                        "{}",
-                        serde_json::to_string(event).unwrap_or_default()
-                    );
+                    out!("{}", serde_json::to_string(event).unwrap_or_default());
                 }
             }
         }
@@ -41,7 +47,7 @@ pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
         // Watching stops; the project goes on.
         signal = interrupted() => return Ok(Exit::Interrupted(signal)),
     }
-    let view = project.view().await?;
+    let view = project.outline().await?;
     if !common.json {
         print_result(common, &view);
     }
@@ -63,9 +69,15 @@ pub(super) async fn logs(
         let no = match step {
             Some(name) => match run.find(name) {
                 Some(no) => Some(no),
-                None if follow => {
-                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-                    continue;
+                // A child of a `for_each` may still come; nothing else does.
+                None if follow
+                    && name.contains('[')
+                    && !snapshot.stored.row.state.is_terminal() =>
+                {
+                    tokio::select! {
+                        () = tokio::time::sleep(LOOK_AGAIN) => continue,
+                        signal = interrupted() => return Ok(Exit::Interrupted(signal)),
+                    }
                 }
                 None => {
                     return Err(Failure::Own {
@@ -86,10 +98,10 @@ pub(super) async fn logs(
                     "at": line.at, "step": name, "generation": line.generation,
                     "attempt": line.attempt, "line": line.line,
                 });
-                anstream::println!("{json}");
+                out!("{json}");
             } else {
                 let text = clean(&line.line);
-                anstream::println!("{} {}: {text}", clock(line.at), one_line(&name));
+                out!("{} {}: {text}", clock(line.at), one_line(&name));
             }
         }
         shown = lines.len();
@@ -106,7 +118,7 @@ pub(super) async fn logs(
             return Ok(Exit::Succeeded);
         }
         tokio::select! {
-            () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
             signal = interrupted() => return Ok(Exit::Interrupted(signal)),
         }
     }

@@ -283,7 +283,8 @@ fn a_signal_leaves_the_line_that_goes_on() {
             "long.yaml",
             "tasks: {a: {kind: noop}, b: {kind: sleep, needs: [a], with: {for: 1h}}}",
         );
-        let mut running = place.start(&["run", "long.yaml"]);
+        let options = ["run", "long.yaml", "--concurrency", "3", "--crash-limit", "7"];
+        let mut running = place.start(&options);
         running.until("waits 1h");
         running.signal(signal);
         let ended = running.wait().exits(code);
@@ -344,4 +345,105 @@ fn lists_streams_and_help_are_what_they_say() {
             place.run(&["graph", "two.yaml", "--format", format]).exits(0).stdout;
         assert!(graph.contains('b'), "{graph}");
     }
+}
+
+#[test]
+fn secrets_are_stored_nowhere() {
+    let place = Place::new();
+    place.write(
+        "secret.yaml",
+        "tasks:
+  both: { kind: noop, with: { output: '${{ secrets.SHORT }} ${{ secrets.LONG }}' } }
+  code: { kind: fail, with: { code: '${{ secrets.LONG }}' }, allow_failure: true }
+",
+    );
+    let run = |args: &[&str]| {
+        place
+            .command(args)
+            .env("DANDORI_SECRET_SHORT", "abcd")
+            .env("DANDORI_SECRET_LONG", "abcdefCANARY")
+            .output()
+            .unwrap()
+    };
+    let output = run(&["run", "secret.yaml", "--json"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("*** ***"), "{said}");
+    assert!(!said.contains("CANARY"), "{said}");
+    for file in ["dandori.db", "dandori.db-wal"] {
+        let bytes = std::fs::read(place.path().join(file)).unwrap_or_default();
+        assert!(!bytes.windows(6).any(|part| part == b"CANARY"), "{file}");
+    }
+}
+
+#[test]
+fn steps_do_not_reach_the_database() {
+    let place = Place::new();
+    let text = |name: &str| {
+        format!(
+            "tasks: {{ a: {{ kind: file.write, with: {{ path: {name}, text: hello }} }} }}"
+        )
+    };
+    place.write("harmless.yaml", "tasks: {a: {kind: noop}}");
+    place.run(&["run", "harmless.yaml"]).exits(0);
+    std::fs::hard_link(place.path().join("dandori.db"), place.path().join("other"))
+        .unwrap();
+    for name in ["dandori.db", "dandori.db.lock", "other"] {
+        place.write("write.yaml", &text(name));
+        let ended = place.run(&["run", "write.yaml"]).exits(1);
+        assert!(
+            ended.stdout.contains("a file of the engine itself"),
+            "{}",
+            ended.stdout
+        );
+    }
+    assert_eq!(place.run(&["list", "--json"]).exits(0).json_lines().len(), 4);
+}
+
+#[test]
+fn deep_outputs_are_shown_as_they_are() {
+    let place = Place::new();
+    let mut text =
+        String::from("name: deep\ntasks:\n  t0: {kind: noop, with: {output: 1}}\n");
+    for at in 1..100 {
+        let before = at - 1;
+        text.push_str(&format!(
+            "  t{at}: {{kind: noop, needs: [t{before}], with: {{output: ['${{{{ tasks.t{before}.output }}}}']}}}}\n"
+        ));
+    }
+    place.write("deep.yaml", &text);
+    place.run(&["run", "deep.yaml"]).exits(0);
+    let shown = place.run(&["show", "deep", "--json", "--attempts"]).exits(0).stdout;
+    assert!(shown.contains(&("[".repeat(99) + "1")), "{shown}");
+    assert!(shown.trim_end().ends_with("\"attempts\":[]}"), "{shown}");
+}
+
+#[test]
+fn a_reader_that_stops_and_a_full_output_are_no_panics() {
+    let place = Place::new();
+    place.write("two.yaml", TWO);
+    place.run(&["run", "two.yaml"]).exits(0);
+    let script = format!(
+        "{0} completions bash | true; {0} list --json > /dev/full; echo code $?",
+        env!("CARGO_BIN_EXE_dandori")
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(place.path())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!errors.contains("panicked"), "{errors}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "code 5\n", "{errors}");
+}
+
+#[test]
+fn help_shows_no_password() {
+    let place = Place::new();
+    let output = place
+        .command(&["--help"])
+        .env("DATABASE_URL", "postgres://user:PASSWORD@host/db")
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("PASSWORD"));
 }

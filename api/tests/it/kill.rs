@@ -316,3 +316,26 @@ tasks:
         lives - 1
     );
 }
+
+#[test]
+fn a_step_that_kills_its_worker_at_once_is_quarantined_too() {
+    let place = Place::new();
+    // Quicker than its start would be written by itself.
+    place.write(
+        "quick.yaml",
+        "name: quick
+tasks: { quick: { kind: shell.run, with: { argv: [sh, -c, 'echo x >> starts; kill -9 $PPID'] } } }
+",
+    );
+    place.run(&["submit", "quick.yaml"]).exits(0);
+    for _ in 0..12 {
+        if place.run(&["resume", "quick", "--allow-shell"]).code == Some(1) {
+            break;
+        }
+    }
+    let view = place.run(&["show", "quick", "--json"]).exits(0).json();
+    assert_eq!(view["steps"][0]["state"], "quarantined");
+    let starts =
+        std::fs::read_to_string(place.path().join("starts")).unwrap().lines().count();
+    assert!(starts <= 6, "it started {starts} times");
+}

@@ -91,3 +91,16 @@ tasks:
         "FIGURE 9 | three projects on six slots: all began before any ended | yes"
     );
 }
+
+#[test]
+fn a_pause_ends_from_another_terminal_too() {
+    let place = Place::new();
+    place.write("nap.yaml", "name: nap\ntasks: {a: {kind: sleep, with: {for: 1200ms}}, b: {kind: noop, needs: [a]}}");
+    let mut running = place.start(&["run", "nap.yaml"]);
+    running.until("a: waits");
+    place.run(&["pause", "nap"]).exits(0);
+    running.until("✓ a");
+    assert!(!running.has_ended());
+    place.run(&["resume", "nap"]).exits(0);
+    running.wait().exits(0);
+}

@@ -66,8 +66,11 @@ impl ExecutorLock {
     }
 }
 
+/// Beside the file itself: another name for it, such as a symbolic link, is no other
+/// database.
 fn lock_path(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
+    let real = database.canonicalize().unwrap_or_else(|_| database.to_owned());
+    let mut name = real.into_os_string();
     name.push(".lock");
     PathBuf::from(name)
 }

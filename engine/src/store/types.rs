@@ -64,8 +64,8 @@ pub struct ProjectRow {
     pub session: Option<uuid::Uuid>,
     /// How often it changed hands.
     pub epoch: i64,
-    /// How often it was adopted since its last commit.
-    pub adoptions: i64,
+    /// How often it was adopted since it could be loaded.
+    pub loads: i64,
     /// The number of its latest event.
     pub last_event: i64,
     /// Unread messages.

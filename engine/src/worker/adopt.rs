@@ -24,7 +24,9 @@ impl Scheduler {
                 for mail in mail {
                     if self.projects.contains_key(&mail.project) {
                         self.deliver(mail);
-                    } else if self.config.all {
+                    } else if self.answered.insert(mail.id) {
+                        // Once for each message, also where nothing else of the project
+                        // is done here: whoever sent it waits for an answer.
                         self.parked.remove(&mail.project);
                         self.adoptions.push_back(mail.project);
                     }
@@ -77,27 +79,33 @@ impl Scheduler {
         }
         let session = self.config.session;
         let store = self.config.store.clone();
-        let Some(adopted) = store.adopt(session, project).await? else {
-            return Err(StoreError::new(
-                StoreErrorKind::Other,
-                "there is no such project",
-            ));
+        // Looked at before it is taken: what cannot run here is left as it is.
+        let Some(row) = store.row(project).await? else { return Err(unknown()) };
+        let plan = self.config.plans.get(&store, row.plan_hash).await?;
+        let foreign = !self.config.all && !self.wanted.contains(&project);
+        let refused = match self.config.steer_only {
+            true => None,
+            false => self.config.kinds.refused(&plan),
         };
-        let row = &adopted.project.row;
-        if row.adoptions >= POISON {
+        let steered = self.config.steer_only || foreign || refused.is_some();
+        if steered && !self.config.steer_only && row.mail == 0 {
+            return match refused {
+                Some((kind, reason)) => {
+                    let message = format!("`{kind}` is refused here: {reason}");
+                    Err(StoreError::new(StoreErrorKind::Other, message))
+                }
+                None => Ok(()),
+            };
+        }
+        let Some(adopted) = store.adopt(session, project).await? else {
+            return Err(unknown());
+        };
+        let (loads, epoch) = (adopted.project.row.loads, adopted.project.row.epoch);
+        if loads >= POISON {
             let now = self.config.clock.now();
-            store.park(session, project, row.epoch, "poison", now).await?;
+            store.park(session, project, epoch, "poison", now).await?;
             let message =
                 format!("{POISON} workers died while they loaded it; it is paused");
-            return Err(StoreError::new(StoreErrorKind::Other, message));
-        }
-        let (adoptions, epoch) = (row.adoptions, row.epoch);
-        let plan = self.config.plans.get(&store, row.plan_hash).await?;
-        if let Some((kind, reason)) = self.config.kinds.refused(&plan)
-            && !self.config.steer_only
-        {
-            // It would fail where another executor can run it.
-            let message = format!("`{kind}` is refused here: {reason}");
             return Err(StoreError::new(StoreErrorKind::Other, message));
         }
         let (adopted, owned) = tokio::task::spawn_blocking(move || {
@@ -107,16 +115,22 @@ impl Scheduler {
         .await
         .map_err(damaged)?;
         let owned = owned.map_err(damaged)?;
-        if adoptions > 1 {
+        if loads > 1 {
             // It was loaded: whatever ended the workers before it was not that.
             store.loaded(session, project, epoch).await?;
         }
-        self.take(adopted, owned);
+        self.take(adopted, Owned { steered, ..owned });
         Ok(())
     }
 
-    fn take(&mut self, adopted: Adopted, owned: Owned) {
+    fn take(&mut self, adopted: Adopted, mut owned: Owned) {
         let project = owned.id();
+        if owned.row.charged {
+            // One of these may have ended the process before its start was written. This
+            // time it is written first, so that it is charged if it does so again.
+            let running = owned.run.running_steps();
+            owned.careful = owned.run.ready_steps().chain(running).collect();
+        }
         let charged = owned.row.charged;
         let left: Vec<StepNo> = owned.run.running_steps().collect();
         let ready: Vec<StepNo> = owned.run.ready_steps().collect();
@@ -161,10 +175,11 @@ impl Scheduler {
         self.uncommitted += 1;
     }
 
-    /// Lets go of an ended project; its last commit has freed the row.
+    /// Lets go of a project that has ended (its last commit has freed the row), or that was
+    /// taken for the moment of a message.
     pub(super) fn release_if_ended(&mut self, project: ProjectId) {
         let Some(owned) = self.projects.get(&project) else { return };
-        if !owned.run.state().is_terminal() || owned.is_busy() {
+        if !(owned.run.state().is_terminal() || owned.steered) || owned.is_busy() {
             return;
         }
         if self.forget(project).is_some_and(|owned| owned.again) {
@@ -226,6 +241,10 @@ impl Scheduler {
             self.instant.push_back((project, no));
         }
     }
+}
+
+fn unknown() -> StoreError {
+    StoreError::new(StoreErrorKind::Other, "there is no such project")
 }
 
 fn damaged(what: impl std::fmt::Display) -> StoreError {

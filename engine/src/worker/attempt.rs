@@ -49,6 +49,7 @@ impl Attempt {
             .and_then(|outcome| mask_outcome(&context, outcome))
             .map_err(|error| StepError {
                 message: context.mask(error.message),
+                code: context.mask(error.code.into_owned()).into(),
                 ..error
             });
         // The scheduler is gone only when the process ends.

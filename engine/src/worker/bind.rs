@@ -171,7 +171,11 @@ impl<'a> Binder<'a> {
         }
         match expr::render(dynamic, &names) {
             Ok(with) => {
-                Bound::Value(Input { with, secrets: std::mem::take(&mut self.secrets) })
+                let mut secrets = std::mem::take(&mut self.secrets);
+                // The longest first: one may begin with another.
+                secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+                secrets.dedup();
+                Bound::Value(Input { with, secrets })
             }
             Err(error) => Bound::Failed(error),
         }

@@ -202,7 +202,7 @@ impl Scheduler {
                 }
             }
             launch.extend(carry.launch.into_iter().map(|no| (*id, no)));
-            if owned.run.state().is_terminal() {
+            if owned.run.state().is_terminal() || owned.steered {
                 ended.push(*id);
             }
         }

@@ -74,6 +74,8 @@ pub(crate) enum Message {
     Committed { result: Result<Vec<ProjectId>, StoreError> },
     /// There may be mail, or a new project.
     Look,
+    /// Drop what runs and end.
+    Abort { reply: oneshot::Sender<()> },
     /// Finish what runs, start nothing more.
     Shutdown { reply: oneshot::Sender<()> },
 }
@@ -122,6 +124,13 @@ impl Handle {
     pub(crate) async fn shutdown(&self) {
         let (reply, done) = oneshot::channel();
         let _ = self.inbox.send(Message::Shutdown { reply });
+        let _ = done.await;
+    }
+
+    /// Drops what runs and ends at once: only what is written is kept.
+    pub(crate) async fn abort(&self) {
+        let (reply, done) = oneshot::channel();
+        let _ = self.inbox.send(Message::Abort { reply });
         let _ = done.await;
     }
 

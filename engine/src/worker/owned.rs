@@ -33,6 +33,11 @@ pub(super) struct Owned {
     pub(super) closing: bool,
     /// Whether the outputs of the last tasks are more than a project output may be.
     pub(super) outputs_too_large: bool,
+    /// Whether only messages are applied, and nothing starts here.
+    pub(super) steered: bool,
+    /// Steps whose start is written before it happens, because one of them may have ended
+    /// the process before this one.
+    pub(super) careful: HashSet<StepNo>,
     /// Whether it is wanted again once it has ended: a replay was quicker.
     pub(super) again: bool,
     /// The time under which it stands among the timers of the worker.
@@ -119,6 +124,8 @@ impl Owned {
             fetching: HashSet::new(),
             closing: false,
             outputs_too_large: false,
+            steered: false,
+            careful: HashSet::new(),
             again: false,
             armed: None,
             served: 0,

@@ -74,11 +74,17 @@ pub(super) struct Scheduler {
     pub(super) adoptions: VecDeque<ProjectId>,
     /// Projects that could not be loaded: they are not tried again by themselves.
     pub(super) parked: HashSet<ProjectId>,
+    /// Projects that this worker was asked to execute.
+    pub(super) wanted: HashSet<ProjectId>,
+    /// Messages for which a project was taken.
+    pub(super) answered: HashSet<i64>,
     pub(super) commits: Arc<watch::Sender<u64>>,
     inbox: UnboundedReceiver<Message>,
     progress: HashMap<Key, Timestamp>,
     data_version: (i64, u64),
+    fatal: Arc<watch::Sender<Option<StoreError>>>,
     shutdown: Vec<oneshot::Sender<()>>,
+    aborted: bool,
     lock: Option<ExecutorLock>,
 }
 
@@ -87,6 +93,7 @@ pub(crate) fn spawn(config: Config, lock: ExecutorLock) -> Handle {
     let (inbox_sender, inbox) = mpsc::unbounded_channel();
     let commits = Arc::new(watch::Sender::new(0));
     let (fatal, fatal_receiver) = watch::channel(None);
+    let fatal = Arc::new(fatal);
     let handle = Handle {
         inbox: inbox_sender.clone(),
         commits: Arc::clone(&commits),
@@ -118,32 +125,38 @@ pub(crate) fn spawn(config: Config, lock: ExecutorLock) -> Handle {
         flush_at: None,
         adoptions: VecDeque::new(),
         parked: HashSet::new(),
+        wanted: HashSet::new(),
+        answered: HashSet::new(),
         data_version: (-1, 0),
         commits: Arc::clone(&commits),
+        fatal: Arc::clone(&fatal),
         shutdown: vec![],
+        aborted: false,
         lock: Some(lock),
     };
     let work = tokio::spawn(scheduler.run());
     tokio::spawn(async move {
-        let error = match work.await {
-            Ok(None) => return,
-            Ok(Some(error)) => error,
-            // A panic of the scheduler itself: nobody may wait for it for ever.
-            Err(error) => StoreError::new(StoreErrorKind::Other, error),
-        };
-        tracing::error!(%error, "the worker has stopped");
-        fatal.send_replace(Some(error));
-        commits.send_modify(|count| *count += 1);
+        // A panic of the scheduler itself: nobody may wait for it for ever.
+        if let Err(error) = work.await {
+            tracing::error!(%error, "the worker has stopped");
+            fatal.send_replace(Some(StoreError::new(StoreErrorKind::Other, error)));
+            commits.send_modify(|count| *count += 1);
+        }
     });
     handle
 }
 
 impl Scheduler {
-    /// Works until told to stop; returns why it could not go on, if so.
-    async fn run(mut self) -> Option<StoreError> {
+    /// Works until told to stop, or until it cannot go on.
+    async fn run(mut self) {
         let result = self.work().await;
         // Attempts end with the worker: their results could not be recorded.
         self.attempts.shutdown().await;
+        if let Err(error) = result {
+            tracing::error!(%error, "the worker has stopped");
+            // Before anybody can see that it is gone.
+            self.fatal.send_replace(Some(error));
+        }
         self.inbox.close();
         drop(self.lock.take());
         // Readers that wait for a commit look once more.
@@ -151,7 +164,6 @@ impl Scheduler {
         for reply in self.shutdown.drain(..) {
             let _ = reply.send(());
         }
-        result.err()
     }
 
     async fn work(&mut self) -> Result<(), StoreError> {
@@ -165,6 +177,9 @@ impl Scheduler {
                 if self.uncommitted >= self.config.max_batch {
                     break;
                 }
+            }
+            if self.aborted {
+                return Ok(());
             }
             if next_look <= tokio::time::Instant::now() {
                 next_look = tokio::time::Instant::now() + LOOK;
@@ -220,6 +235,7 @@ impl Scheduler {
     async fn handle(&mut self, message: Message) -> Result<(), StoreError> {
         match message {
             Message::Adopt { project, reply } => {
+                self.wanted.insert(project);
                 // Its trouble is its own: the others go on.
                 let result = self.adopt(project).await;
                 let _ = reply.send(result);
@@ -233,6 +249,10 @@ impl Scheduler {
             }
             Message::Committed { result } => self.committed(result)?,
             Message::Look => self.look_now().await,
+            Message::Abort { reply } => {
+                self.shutdown.push(reply);
+                self.aborted = true;
+            }
             Message::Shutdown { reply } => {
                 self.shutdown.push(reply);
                 if !std::mem::replace(&mut self.draining, true) {
@@ -333,9 +353,15 @@ impl Scheduler {
         match then {
             // It takes its place in the order again: slots, pauses and limits may have
             // changed meanwhile.
-            Then::Start(no) => {
+            Then::Start(no) if fits => {
                 owned.fetching.remove(&no);
                 self.make_ready(project, no);
+            }
+            Then::Start(no) => {
+                owned.fetching.remove(&no);
+                let message = "the outputs it uses are more than a worker may hold";
+                let error = StepError::fail("too_large", message);
+                self.fail_unstarted(project, no, error);
             }
             Then::Close => {
                 owned.closing = false;

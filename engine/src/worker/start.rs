@@ -21,6 +21,9 @@ use crate::{
 /// From how many crashes on a step is a suspect: it starts alone, after a durable record.
 const SUSPECT: u32 = 2;
 
+/// A step whose inputs come to more bytes is not started: its worker would not survive it.
+const MOST_INPUT: usize = 512 * 1024 * 1024;
+
 /// After outputs could not be read.
 const READ_AGAIN: Duration = Duration::from_millis(500);
 
@@ -31,7 +34,7 @@ impl Scheduler {
     /// Takes note that a step may start.
     pub(super) fn make_ready(&mut self, project: ProjectId, no: StepNo) {
         let Some(owned) = self.projects.get_mut(&project) else { return };
-        if owned.run.step_state(no) != StepState::Ready {
+        if owned.run.step_state(no) != StepState::Ready || owned.steered {
             return;
         }
         match owned.run.step(no).action {
@@ -128,7 +131,7 @@ impl Scheduler {
                     return self.apply(project, Event::ConditionFalse { no }, true);
                 }
                 Bound::Missing(steps) => {
-                    return self.fetch(project, steps, Then::Start(no), usize::MAX);
+                    return self.fetch(project, steps, Then::Start(no), MOST_INPUT);
                 }
                 Bound::Failed(error) => return self.fail_unstarted(project, no, error),
             }
@@ -136,7 +139,7 @@ impl Scheduler {
         let input = match binder().input(no) {
             Bound::Value(input) => input,
             Bound::Missing(steps) => {
-                return self.fetch(project, steps, Then::Start(no), usize::MAX);
+                return self.fetch(project, steps, Then::Start(no), MOST_INPUT);
             }
             Bound::Failed(error) => return self.fail_unstarted(project, no, error),
         };
@@ -181,7 +184,12 @@ impl Scheduler {
         self.apply(project, Event::Expanded { no, items: count, list }, true);
     }
 
-    fn fail_unstarted(&mut self, project: ProjectId, no: StepNo, error: StepError) {
+    pub(super) fn fail_unstarted(
+        &mut self,
+        project: ProjectId,
+        no: StepNo,
+        error: StepError,
+    ) {
         self.apply(project, Event::Failed { no, attempt: 1, error }, true);
     }
 
@@ -198,7 +206,8 @@ impl Scheduler {
         }
         let Some(owned) = self.projects.get_mut(&project) else { return };
         let suspect = owned.run.view(no).crashes >= SUSPECT;
-        let durable = suspect || owned.run.policy(no).at_most_once;
+        let durable =
+            suspect || owned.run.policy(no).at_most_once || owned.careful.remove(&no);
         owned.served += 1;
         let attempt = owned.run.view(no).attempt + 1;
         owned.running.insert(no, Running { attempt, stop: CancellationToken::new() });

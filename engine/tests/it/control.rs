@@ -280,3 +280,43 @@ async fn progress_and_logs_of_an_attempt_are_kept() {
     assert_eq!(numbers, (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>());
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn another_name_of_the_file_is_the_same_database() {
+    let stage = Stage::new();
+    let engine = stage.engine().await;
+    let link = stage.folder.path().join("link.db");
+    std::os::unix::fs::symlink(stage.path(), &link).unwrap();
+    let second = stage.builder().sqlite(&link).start().await;
+    assert!(matches!(second, Err(Error::Locked(_))), "{second:?}");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_message_to_a_project_that_does_not_run_here_is_applied_and_nothing_else() {
+    let stage = Stage::new();
+    // One project of a kind that this engine has not, one that it was not asked for.
+    let other = stage.builder().connect().await.unwrap();
+    let strange = other.submit(yaml("tasks: {a: {kind: strange}}")).await.unwrap();
+    let foreign = other.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
+    let engine = stage.engine().await;
+    stage.next().await.succeed(json!(1));
+    let _ = ended(&foreign).await;
+    let before = strange.row().await.unwrap().epoch;
+    assert_eq!(strange.cancel().await.unwrap(), Steered::Applied);
+    let row = strange.row().await.unwrap();
+    assert_eq!((row.state.as_str(), row.epoch), ("cancelled", before + 1));
+    engine.shutdown().await;
+    let foreign = other.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
+    let engine = stage.builder().only_own().start().await.unwrap();
+    let own = engine.submit(yaml("name: own\ntasks: {b: {kind: work}}")).await.unwrap();
+    let call = stage.next().await;
+    assert_eq!(call.step(), "b");
+    assert_eq!(foreign.pause().await.unwrap(), Steered::Applied);
+    assert_eq!(foreign.row().await.unwrap().state.as_str(), "paused");
+    assert_eq!(foreign.cancel().await.unwrap(), Steered::Applied);
+    call.succeed(json!(2));
+    let _ = ended(&own).await;
+    assert!(stage.is_quiet().await, "nothing of the foreign project started");
+    engine.shutdown().await;
+}

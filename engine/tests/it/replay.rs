@@ -1,6 +1,6 @@
 //! Replay: what failed runs again with what depends on it; the rest is kept.
 
-use dandori::{Error, StepError};
+use dandori::{Error, StepError, store::MailKind};
 use serde_json::json;
 
 use crate::stage::{Stage, ended, states, yaml};
@@ -116,5 +116,27 @@ async fn only_the_items_that_failed_run_again() {
     assert_eq!(view.state.as_str(), "succeeded");
     assert_eq!(view.counts["succeeded"], 6);
     assert_eq!(project.row().await.unwrap().counts["succeeded"], 6);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_message_that_came_too_late_does_not_hit_the_replay() {
+    let stage = Stage::new();
+    let engine = stage.engine().await;
+    let project = engine.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
+    stage.next().await.fail(StepError::fail("broken", "for now"));
+    assert_eq!(ended(&project).await.state.as_str(), "failed");
+    engine.shutdown().await;
+    // Nobody executes, so it stays in the mailbox.
+    let other = stage.builder().connect().await.unwrap();
+    let project = other.project(project.id());
+    for kind in [MailKind::Cancel, MailKind::Pause] {
+        other.store().send(project.id(), kind, stage.clock.now()).await.unwrap();
+    }
+    project.replay(project.plan_replay().await.unwrap()).await.unwrap();
+    let engine = stage.engine().await;
+    stage.next().await.succeed(json!(1));
+    let view = ended(&engine.project(project.id())).await;
+    assert_eq!(view.state.as_str(), "succeeded");
     engine.shutdown().await;
 }

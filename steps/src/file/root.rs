@@ -15,7 +15,10 @@ use std::{
 
 use dandori::StepError;
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat},
+    fs::{
+        AtFlags, FileType, Mode, OFlags, Stat, fchmod, fstat, fsync, mkdirat, openat,
+        renameat, statat, unlinkat,
+    },
     io::Errno,
 };
 
@@ -32,7 +35,11 @@ const FOLDER_MODE: Mode = Mode::from_raw_mode(0o777);
 
 /// The folder that steps may read and write beneath.
 #[derive(Debug)]
-pub(crate) struct Root(PathBuf);
+pub(crate) struct Root {
+    folder: PathBuf,
+    /// Files beneath it that are not for steps, whatever name leads to them.
+    protected: Vec<PathBuf>,
+}
 
 /// A folder beneath the root that is held open.
 #[derive(Debug)]
@@ -90,12 +97,48 @@ pub(crate) fn check_path(path: &str) -> Result<Vec<&str>, String> {
 
 impl Root {
     /// Finds the folder; a later change of the working folder does not move it.
-    pub(crate) fn open(path: &Path) -> Result<Self, SetupError> {
+    pub(crate) fn open(path: &Path, protected: &[PathBuf]) -> Result<Self, SetupError> {
         let refuse = |reason: &dyn std::fmt::Display| {
             SetupError::FilesRoot(format!("{}: {reason}", path.display()))
         };
         let found = path.canonicalize().map_err(|error| refuse(&error))?;
-        if found.is_dir() { Ok(Self(found)) } else { Err(refuse(&"not a folder")) }
+        if !found.is_dir() {
+            return Err(refuse(&"not a folder"));
+        }
+        Ok(Self { folder: found, protected: protected.to_vec() })
+    }
+
+    /// Refuses a file that is not for steps. It is known by its place on the disk, not by
+    /// its name: another link leads to the same file.
+    fn check_protected(&self, path: &str, about: &Stat) -> Result<(), StepError> {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let same = |protected: &PathBuf| {
+            std::fs::metadata(protected)
+                .is_ok_and(|m| (m.dev(), m.ino()) == (about.st_dev, about.st_ino))
+        };
+        if self.protected.iter().any(same) {
+            let message = format!("`{path}` is a file of the engine itself");
+            return Err(StepError::fail("invalid_path", message));
+        }
+        Ok(())
+    }
+
+    /// What stands under a name, if anything: never a link, never a file of the engine.
+    fn look(
+        &self,
+        folder: &OwnedFd,
+        name: &str,
+        path: &str,
+    ) -> Result<Option<Stat>, StepError> {
+        match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(about) if FileType::from_raw_mode(about.st_mode).is_symlink() => {
+                Err(explain(path, Errno::LOOP))
+            }
+            Ok(about) => self.check_protected(path, &about).map(|()| Some(about)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(explain(path, error)),
+        }
     }
 
     /// Reads a whole file of at most `limit` bytes.
@@ -104,6 +147,8 @@ impl Root {
         // Without waiting: opening a pipe for reading would block until somebody writes.
         let opened = self.open_at(&names, OFlags::RDONLY | OFlags::NONBLOCK, FILE_MODE);
         let file = File::from(opened.map_err(|error| explain(path, error))?);
+        let stat = fstat(&file).map_err(|error| explain(path, error))?;
+        self.check_protected(path, &stat)?;
         let about = file.metadata().map_err(|error| failed(path, &error))?;
         if !about.is_file() {
             return Err(StepError::fail(
@@ -130,11 +175,15 @@ impl Root {
         let names = file_names(path)?;
         let (name, folder) = names.split_last().expect("a file has a name");
         let folder = self.make_folder(folder).map_err(|error| explain(path, error))?;
+        // A file that was there keeps its mode; a link is not replaced by what it means.
+        let mode = self
+            .look(&folder, name, path)?
+            .map_or(FILE_MODE, |about| Mode::from_raw_mode(about.st_mode));
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
         let temporary = format!(".dandori-{}-{count}.tmp", process::id());
         // Left behind by an earlier worker that had our process number.
         let _ = unlinkat(&folder, &temporary, AtFlags::empty());
-        let written = write_new(&folder, &temporary, content).and_then(|()| {
+        let written = write_new(&folder, &temporary, mode, content).and_then(|()| {
             renameat(&folder, &temporary, &folder, *name)?;
             Ok(fsync(&folder)?)
         });
@@ -147,8 +196,9 @@ impl Root {
     /// Writes at the end of a file, which is created if it is missing.
     pub(crate) fn append(&self, path: &str, content: &[u8]) -> Result<(), StepError> {
         let names = file_names(path)?;
-        let (_, folder) = names.split_last().expect("a file has a name");
-        self.make_folder(folder).map_err(|error| explain(path, error))?;
+        let (name, folder) = names.split_last().expect("a file has a name");
+        let folder = self.make_folder(folder).map_err(|error| explain(path, error))?;
+        self.look(&folder, name, path)?;
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
         let opened = self.open_at(&names, flags, FILE_MODE);
         let mut file = File::from(opened.map_err(|error| explain(path, error))?);
@@ -166,7 +216,7 @@ impl Root {
         Ok(Folder {
             handle,
             #[cfg(not(target_os = "linux"))]
-            path: self.0.join(names.join("/")),
+            path: self.folder.join(names.join("/")),
         })
     }
 
@@ -195,8 +245,12 @@ impl Root {
         mode: Mode,
     ) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
-        let root =
-            openat(rustix::fs::CWD, &self.0, FOLDER | OFlags::CLOEXEC, Mode::empty())?;
+        let root = openat(
+            rustix::fs::CWD,
+            &self.folder,
+            FOLDER | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         if names.is_empty() {
             return Ok(root);
         }
@@ -242,10 +296,18 @@ fn walk(
     openat(&folder, *name, flags | OFlags::NOFOLLOW, mode)
 }
 
-fn write_new(folder: impl AsFd, name: &str, content: &[u8]) -> io::Result<()> {
+fn write_new(
+    folder: impl AsFd,
+    name: &str,
+    mode: Mode,
+    content: &[u8],
+) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(openat(folder, name, flags, FILE_MODE)?);
+    if mode != FILE_MODE {
+        fchmod(&file, mode)?;
+    }
     file.write_all(content)?;
     file.sync_all()
 }

@@ -109,6 +109,9 @@ impl Web {
             .user_agent(AGENT)
             .redirect(Policy::none())
             .no_proxy()
+            // A connection that the service closes between two steps would fail the second
+            // one; a new one costs little beside a call that is worth a step.
+            .pool_max_idle_per_host(0)
             .connect_timeout(settings.connect_timeout);
         let builder = match network {
             Network::Any => builder,

@@ -95,18 +95,14 @@ async fn no_path_leaves_the_root() {
             assert_eq!(failure.0, "invalid_path", "{path} {append}");
         }
     }
-    // A link at the very end is not followed: appending is refused, replacing replaces it.
+    // A link at the very end is refused too: it is neither followed nor replaced.
     for path in ["link", "dangling"] {
-        let with = json!({ "path": path, "text": "t", "append": true });
-        assert_eq!(
-            fails(&settings, "file.write", with).await.0,
-            "invalid_path",
-            "{path}"
-        );
-        run(&settings, "file.write", json!({ "path": path, "text": "t" }))
-            .await
-            .unwrap();
-        assert!(folder.path().join(path).symlink_metadata().unwrap().is_file());
+        for append in [true, false] {
+            let with = json!({ "path": path, "text": "t", "append": append });
+            let failure = fails(&settings, "file.write", with).await;
+            assert_eq!(failure.0, "invalid_path", "{path} {append}");
+        }
+        assert!(folder.path().join(path).symlink_metadata().unwrap().is_symlink());
     }
     assert_eq!(fs::read_to_string(outside.path().join("secret")).unwrap(), "canary");
     assert!(!outside.path().join("new").exists());
@@ -149,4 +145,32 @@ fn documents_with_wrong_paths_are_refused() {
     assert!(
         write.check(&json!({ "path": "${{ task.path }}.md", "text": "t" })).is_ok()
     );
+}
+
+#[tokio::test]
+async fn a_file_keeps_its_mode_and_protected_files_are_left_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (folder, settings) = root();
+    let path = folder.path().join("private");
+    fs::write(&path, "old").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    run(&settings, "file.write", json!({ "path": "private", "text": "new" }))
+        .await
+        .unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let database = folder.path().join("engine.db");
+    fs::write(&database, "rows").unwrap();
+    fs::hard_link(&database, folder.path().join("alias")).unwrap();
+    let settings = settings.with_protected_database(&database);
+    for name in ["engine.db", "alias"] {
+        for (kind, with) in [
+            ("file.write", json!({ "path": name, "text": "t" })),
+            ("file.write", json!({ "path": name, "text": "t", "append": true })),
+            ("file.read", json!({ "path": name })),
+        ] {
+            assert_eq!(fails(&settings, kind, with).await.0, "invalid_path", "{name}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&database).unwrap(), "rows");
 }

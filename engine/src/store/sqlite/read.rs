@@ -429,7 +429,7 @@ fn project_row(row: &SqliteRow) -> Result<ProjectRow, StoreError> {
         priority: row.try_get(5)?,
         session: row.try_get::<Option<Uuid>, _>(6)?,
         epoch: row.try_get(7)?,
-        adoptions: row.try_get(8)?,
+        loads: row.try_get(8)?,
         last_event: row.try_get(9)?,
         mail: row.try_get(10)?,
         next_no: row.try_get(11)?,

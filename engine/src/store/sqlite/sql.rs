@@ -111,7 +111,8 @@ update projects set
     cancelled_at = $11,
     finished_at = $12,
     mail = mail - $13,
-    adoptions = 0
+    adoptions = 0,
+    loads = 0
 where id = $1 and session = $2 and epoch = $3 and last_event = $4";
 
 pub(super) const PUT_BLOB: &str = "
@@ -166,21 +167,22 @@ update projects set
         select s.state <> 'drained' from sessions s where s.id = projects.session), 0) end,
     session = $2,
     epoch = epoch + 1,
-    adoptions = adoptions + 1
+    adoptions = adoptions + 1,
+    loads = loads + 1
 where id = $1";
 
 pub(super) const LOADED: &str = "
-update projects set adoptions = 0 where id = $1 and session = $2 and epoch = $3";
+update projects set loads = 0 where id = $1 and session = $2 and epoch = $3";
 
 pub(super) const PARK: &str = "
 update projects set
-    state = 'paused', reason = $4, session = null, adoptions = 0, last_event = last_event + 1
+    state = 'paused', reason = $4, session = null, adoptions = 0, loads = 0, last_event = last_event + 1
 where id = $1 and session = $2 and epoch = $3 and state in ('pending', 'running', 'paused')
 returning last_event";
 
 pub(super) const RELEASE_PROJECT: &str = "
 update projects
-set session = null, adoptions = 0
+set session = null, adoptions = 0, loads = 0
 where id = $1 and session = $2 and epoch = $3 and mail = $4";
 
 pub(super) const PUT_MAIL: &str =
@@ -189,12 +191,12 @@ pub(super) const PUT_MAIL: &str =
 pub(super) const RAISE_MAIL: &str = "update projects set mail = mail + 1 where id = $1";
 
 pub(super) const PROJECT_COLUMNS: &str = "
-select id, name, state, reason, plan, priority, session, epoch, adoptions, last_event,
+select id, name, state, reason, plan, priority, session, epoch, loads, last_event,
     mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged
 from projects where id = $1";
 
 pub(super) const LIST: &str = "
-select id, name, state, reason, plan, priority, session, epoch, adoptions, last_event,
+select id, name, state, reason, plan, priority, session, epoch, loads, last_event,
     mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged
 from projects
 where ($1 is null
@@ -302,9 +304,12 @@ on conflict (project, no) do update set
 pub(super) const REOPEN: &str = "
 update projects set
     state = 'pending', reason = null, finished_at = null, cancelled_at = null,
-    counts = $4, last_event = last_event + 1
+    counts = $4, last_event = last_event + 1, mail = 0
 where id = $1 and last_event = $2 and plan = $3
     and state in ('succeeded', 'failed', 'cancelled')";
+
+/// What was meant for the project before it ended came too late.
+pub(super) const DROP_MAIL: &str = "delete from mailbox where project = $1";
 
 pub(super) const DROP_OUTPUT: &str =
     "update project_data set output = null where project = $1";

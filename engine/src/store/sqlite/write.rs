@@ -265,6 +265,10 @@ impl SqliteStore {
                     .bind(now.as_micros())
                     .execute(&mut *tx)
                     .await?;
+                sqlx::query(sql::DROP_MAIL)
+                    .bind(project.uuid())
+                    .execute(&mut *tx)
+                    .await?;
                 sqlx::query(sql::DROP_OUTPUT)
                     .bind(project.uuid())
                     .execute(&mut *tx)
