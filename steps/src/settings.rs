@@ -171,6 +171,8 @@ impl Settings {
     #[must_use]
     pub fn with_protected_database(mut self, database: impl Into<PathBuf>) -> Self {
         let database = database.into();
+        // What belongs to it stands beside the file itself, not beside a link to it.
+        let database = database.canonicalize().unwrap_or(database);
         for ending in ["", "-wal", "-shm", ".lock"] {
             let mut name = database.clone().into_os_string();
             name.push(ending);

@@ -88,8 +88,17 @@ pub(super) async fn demo(common: &Common, args: Demo) -> Result<Exit, Failure> {
     progress.seen = project.row().await?.last_event;
     let progress =
         progress.with_words(if is_own(&args) { demo::words() } else { vec![] });
-    let again =
+    let mut again =
         format!("{} demo --out {}", program(), quote(&folder.display().to_string()));
+    for (option, url) in [("search-url", &args.search_url), ("llm-url", &args.llm_url)]
+    {
+        if let Some(url) = url {
+            again.push_str(&format!(" --{option} {}", quote(url)));
+        }
+    }
+    if args.crash_limit != dandori::DEFAULT_CRASH_LIMIT {
+        again.push_str(&format!(" --crash-limit {}", args.crash_limit));
+    }
     match drive(&engine, std::slice::from_ref(&project), progress, None).await? {
         Driven::Stopped(exit) => stopped(&[project], exit, |_| again.clone()).await,
         Driven::Ended => {

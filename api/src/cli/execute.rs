@@ -61,9 +61,11 @@ pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failur
     }
     let engine = match builder()?.start().await {
         Ok(engine) => engine,
-        // Whoever executes goes on with it once the pause ends.
+        // Whoever executes goes on with it once the pause ends; if it is not theirs to
+        // execute, it is done here as soon as they have ended.
         Err(Error::Locked(_)) if args.id.is_some() && is_paused(&found).await? => {
-            return go_on(common, &found[0]).await;
+            found[0].resume().await?;
+            return wait_or_execute(common, &args.execution, &found[0], "resume").await;
         }
         Err(error) => return Err(error.into()),
     };
@@ -95,18 +97,6 @@ pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failur
 async fn is_paused(projects: &[ProjectHandle]) -> Result<bool, Failure> {
     let row = projects[0].row().await?;
     Ok(row.state == ProjectState::Paused)
-}
-
-/// Ends a pause of a project that another process executes, and follows it.
-async fn go_on(common: &Common, project: &ProjectHandle) -> Result<Exit, Failure> {
-    let mut progress = begin(project).await?;
-    progress.seen = project.row().await?.last_event;
-    project.resume().await?;
-    follow(project, &mut progress).await?;
-    progress.finish();
-    let view = result(common, project).await?;
-    print_result(common, &view);
-    Ok(Exit::of(view.state))
 }
 
 pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failure> {

@@ -60,19 +60,17 @@ impl Scheduler {
 
     /// Takes a project over: restores it, settles what the process before left running.
     pub(super) async fn adopt(&mut self, project: ProjectId) -> Result<(), StoreError> {
-        if let Some(owned) = self.projects.get(&project) {
-            // A replay may ask for a project that has just ended here.
-            if owned.run.state().is_terminal() {
-                if owned.is_busy() {
-                    if let Some(owned) = self.projects.get_mut(&project) {
-                        owned.again = true;
-                    }
-                    return Ok(());
-                }
-                self.forget(project);
-            } else {
+        if let Some(owned) = self.projects.get_mut(&project) {
+            // A replay may ask for a project that has just ended here, and a caller for one
+            // that was taken for a message only.
+            if !owned.run.state().is_terminal() && !owned.steered {
                 return Ok(());
             }
+            if owned.is_busy() {
+                owned.again = true;
+                return Ok(());
+            }
+            self.forget(project);
         }
         if self.draining {
             return Ok(());
