@@ -9,7 +9,7 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable as _};
 use sqlx::{
-    Connection as _, Row as _, SqliteConnection,
+    Connection as _, SqliteConnection,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
@@ -220,13 +220,24 @@ async fn check_and_migrate(path: &Path) -> Result<(), StoreError> {
     }
     let newest =
         migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
-    let row = sqlx::query("select coalesce(max(version), 0) from _sqlx_migrations")
-        .fetch_one(&mut connection)
-        .await?;
-    let found: i64 = row.try_get(0)?;
+    let applied: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("select version, checksum from _sqlx_migrations")
+            .fetch_all(&mut connection)
+            .await?;
+    let found = applied.iter().map(|(version, _)| *version).max().unwrap_or(0);
     if found > newest {
         let message =
             format!("its schema {found} is newer than {newest}, the newest known here");
+        return Err(StoreError::new(StoreErrorKind::NewerSchema, message));
+    }
+    let known = migrator();
+    let differs = known.iter().find(|migration| {
+        let own = &*migration.checksum;
+        applied.iter().any(|(version, sum)| *version == migration.version && sum != own)
+    });
+    if let Some(migration) = differs {
+        let message =
+            format!("its schema {} is not the one known here", migration.version);
         return Err(StoreError::new(StoreErrorKind::NewerSchema, message));
     }
     if found < newest {
