@@ -108,7 +108,10 @@ def main():
         _, floor, base = measure(folder, "validate", write("small.yaml", "tasks: {a: {kind: noop}}"))
         worst_time, worst_peak = 0.0, 0.0
         for name, form, text in bombs():
-            code, took, peak = measure(folder, "validate", write(f"bomb.{form}", text))
+            document = write(f"bomb.{form}", text)
+            runs = [measure(folder, "validate", document) for _ in range(5)]
+            # The median: a pause of the machine is not the reader's.
+            code, took, peak = sorted(runs, key=lambda run: run[1])[2]
             if code != 3:
                 print(f"NOT RUN: {name} ended with {code}")
             worst_time, worst_peak = max(worst_time, took - floor), max(worst_peak, peak - base)
