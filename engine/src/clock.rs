@@ -5,12 +5,15 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// A point in time, in microseconds since the Unix epoch.
 ///
@@ -84,7 +87,24 @@ pub struct Clock(Source);
 enum Source {
     #[default]
     System,
+    Database(Arc<Synchronized>),
     Manual(Arc<Manual>),
+}
+
+/// The clock of a database: its time when it was asked last, and what has passed since the
+/// answer arrived. Never ahead of it, and never back.
+#[derive(Debug)]
+struct Synchronized {
+    read: Mutex<(Timestamp, Instant)>,
+    last: AtomicI64,
+}
+
+impl Synchronized {
+    fn now(&self) -> Timestamp {
+        let (time, arrived) = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = time.plus(arrived.elapsed()).as_micros();
+        Timestamp(self.last.fetch_max(now, Ordering::Relaxed).max(now))
+    }
 }
 
 #[derive(Debug)]
@@ -99,6 +119,26 @@ impl Clock {
         Self(Source::System)
     }
 
+    /// The clock of a database, as it was just read.
+    pub(crate) fn of_database(now: Timestamp) -> Self {
+        Self(Source::Database(Arc::new(Synchronized {
+            read: Mutex::new((now, Instant::now())),
+            last: AtomicI64::new(now.0),
+        })))
+    }
+
+    /// Sets the clock of a database by what it said, `arrived` then. Other clocks stay.
+    pub(crate) fn synchronize(&self, now: Timestamp, arrived: Instant) {
+        if let Source::Database(clock) = &self.0 {
+            *clock.read.lock().unwrap_or_else(PoisonError::into_inner) = (now, arrived);
+        }
+    }
+
+    /// Whether it is the clock of the operating system.
+    pub(crate) fn is_system(&self) -> bool {
+        matches!(self.0, Source::System)
+    }
+
     /// A clock that stands still until [`Clock::advance`] turns it.
     pub fn manual(start: Timestamp) -> Self {
         let changed = watch::Sender::new(start);
@@ -109,6 +149,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => system_now(),
+            Source::Database(clock) => clock.now(),
             Source::Manual(manual) => {
                 *manual.now.lock().unwrap_or_else(PoisonError::into_inner)
             }
@@ -128,8 +169,8 @@ impl Clock {
     /// Waits until `deadline`. Never returns before [`Clock::now`] has reached it.
     pub async fn sleep_until(&self, deadline: Timestamp) {
         match &self.0 {
-            Source::System => loop {
-                let left = deadline.since(system_now());
+            Source::System | Source::Database(_) => loop {
+                let left = deadline.since(self.now());
                 if left.is_zero() {
                     return;
                 }

@@ -1,19 +1,20 @@
 //! [`Engine`]: what an application embeds. Everything the command line does goes through
 //! here.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Clock, Error, Handler, Kinds, ProjectHandle, ProjectId, SessionId, State,
+    Clock, Error, Handler, Kinds, Project, ProjectHandle, ProjectId, SessionId, State,
     plan::Plan,
     plans::Plans,
-    spec::{
-        self, CompileOptions, Compiled, Diagnostic, Document, Limits, Path, Source,
-        Tree,
+    run::ProjectState,
+    spec::Compiled,
+    store::{
+        ListFilter, NewProject, PostgresOptions, ProjectRow, Reference, Serves,
+        SessionRow, Store, StoreError, StoreErrorKind, Submitted,
     },
-    store::{ListFilter, NewProject, ProjectRow, Reference, Store, Submitted},
     worker,
 };
 
@@ -26,6 +27,12 @@ pub const DEFAULT_CRASH_LIMIT: u32 = 3;
 /// How long running steps may take to end after a request to shut down, unless told
 /// otherwise: container runtimes kill after ten seconds.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(8);
+
+/// How long a worker is believed to be alive after a beat, unless told otherwise.
+pub const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+
+/// The shortest lease: beats come four times in it, and each is a query.
+pub const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
 /// A durable workflow engine on one database. Cheap to clone.
 ///
@@ -64,6 +71,8 @@ pub(crate) struct Inner {
     pub(crate) worker: Option<worker::Handle>,
     pub(crate) plans: Plans,
     kinds: Kinds,
+    /// Whether what cannot run here may run on another worker.
+    spreads: bool,
 }
 
 impl Drop for Inner {
@@ -86,6 +95,8 @@ pub struct EngineBuilder {
     concurrency: usize,
     crash_limit: u32,
     grace: Duration,
+    lease: Duration,
+    queues: BTreeSet<String>,
     command: String,
     all: bool,
     steer_only: bool,
@@ -96,128 +107,9 @@ pub struct EngineBuilder {
 enum Place {
     Temporary,
     File { path: PathBuf, create: bool },
+    Server(PostgresOptions),
     Store(Store),
-}
-
-/// A project to be submitted: a document and the values of its inputs.
-#[derive(Clone, Debug, Default)]
-pub struct Project {
-    document: Document,
-    inputs: Vec<(String, Tree)>,
-    folder: Option<PathBuf>,
-    source: Option<Source>,
-}
-
-impl Project {
-    /// A project without tasks yet.
-    pub fn named(name: impl Into<String>) -> Self {
-        Self::from_document(Document::named(name))
-    }
-
-    /// A project from a document.
-    pub fn from_document(document: Document) -> Self {
-        Self { document, ..Self::default() }
-    }
-
-    /// A project from the text of a document.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] with all findings.
-    pub fn from_source(source: Source) -> Result<Self, Error> {
-        Self::from_source_within(source, &Limits::default())
-    }
-
-    /// A project from the text of a document, within limits.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] with all findings.
-    pub fn from_source_within(source: Source, limits: &Limits) -> Result<Self, Error> {
-        let tree = source.read(limits).map_err(Error::Invalid)?;
-        let document = Document::from_tree(&tree)
-            .map_err(|found| Error::Invalid(source.place_all(found)))?;
-        Ok(Self { source: Some(source), ..Self::from_document(document) })
-    }
-
-    /// A project from YAML.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] with all findings.
-    pub fn from_yaml(text: &str) -> Result<Self, Error> {
-        Self::from_source(Source::new(None, text, spec::Format::Yaml))
-    }
-
-    /// A project from JSON.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] with all findings.
-    pub fn from_json(text: &str) -> Result<Self, Error> {
-        Self::from_source(Source::new(None, text, spec::Format::Json))
-    }
-
-    /// Adds a task.
-    #[must_use]
-    pub fn task(mut self, task: spec::Task) -> Self {
-        self.document.tasks.push(task);
-        self
-    }
-
-    /// Sets the value of an input; goes over the document's own.
-    #[must_use]
-    pub fn input(mut self, name: impl Into<String>, value: &serde_json::Value) -> Self {
-        self.inputs.push((name.into(), Tree::from(value)));
-        self
-    }
-
-    /// Records the same submission only once.
-    #[must_use]
-    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
-        self.document.idempotency_key = Some(key.into());
-        self
-    }
-
-    /// The folder that `file('…')` reads from.
-    #[must_use]
-    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.folder = Some(folder.into());
-        self
-    }
-
-    /// The document.
-    pub fn document(&self) -> &Document {
-        &self.document
-    }
-
-    /// The document, to be changed.
-    pub fn document_mut(&mut self) -> &mut Document {
-        &mut self.document
-    }
-
-    /// Compiles the project; findings are placed in the text where there is one.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] with all findings.
-    pub fn compile(
-        &self,
-        kinds: Option<&Kinds>,
-    ) -> Result<(Compiled, Vec<Diagnostic>), Error> {
-        let options = CompileOptions {
-            kinds,
-            inputs: &self.inputs,
-            folder: self.folder.as_deref(),
-            max_tasks: None,
-        };
-        let place = |found: Vec<(Diagnostic, Path)>| match &self.source {
-            Some(source) => source.place_all(found),
-            None => found.into_iter().map(|(diagnostic, _)| diagnostic).collect(),
-        };
-        match self.document.compile(&options) {
-            Ok(mut compiled) => {
-                let warnings = place(std::mem::take(&mut compiled.warnings));
-                Ok((compiled, warnings))
-            }
-            Err(found) => Err(Error::Invalid(place(found))),
-        }
-    }
+    Unknown,
 }
 
 impl EngineBuilder {
@@ -232,6 +124,54 @@ impl EngineBuilder {
     #[must_use]
     pub fn existing_sqlite(mut self, path: impl Into<PathBuf>) -> Self {
         self.place = Place::File { path: path.into(), create: false };
+        self
+    }
+
+    /// Uses a PostgreSQL database; its schema is created and migrated on first use.
+    #[must_use]
+    pub fn postgres(self, url: impl Into<String>) -> Self {
+        self.postgres_with(PostgresOptions::new(url))
+    }
+
+    /// Uses a PostgreSQL database with options.
+    #[must_use]
+    pub fn postgres_with(mut self, options: PostgresOptions) -> Self {
+        self.place = Place::Server(options);
+        self
+    }
+
+    /// Uses the database of a URL: `sqlite:PATH` or `postgres://…`. Anything else is
+    /// refused when the engine is started.
+    #[must_use]
+    pub fn database(mut self, url: &str) -> Self {
+        let path =
+            url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"));
+        match path.filter(|path| !path.is_empty() && *path != ":memory:") {
+            Some(path) => self.sqlite(path.split('?').next().unwrap_or(path)),
+            None if is_postgres(url) => self.postgres(url),
+            None => {
+                self.place = Place::Unknown;
+                self
+            }
+        }
+    }
+
+    /// Runs only steps of these queues; of all when none are named. On a shared database
+    /// the steps of other queues run on the workers that serve them.
+    #[must_use]
+    pub fn queues(
+        mut self,
+        queues: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.queues = queues.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How long this worker is believed to be alive after a beat, on a shared database: its
+    /// work is taken over so long after it has died. At least [`SHORTEST_LEASE`].
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease.max(SHORTEST_LEASE);
         self
     }
 
@@ -337,9 +277,18 @@ impl EngineBuilder {
     /// When the database cannot be opened.
     pub async fn connect(self) -> Result<Engine, Error> {
         let store = open(self.place).await?;
-        let (clock, kinds) = (self.clock, self.kinds);
+        let clock = clock_of(&store, self.clock).await?;
+        let kinds = self.kinds;
         let plans = Plans::default();
-        Ok(Engine(Arc::new(Inner { store, clock, worker: None, plans, kinds })))
+        let spreads = store.is_shared();
+        Ok(Engine(Arc::new(Inner {
+            store,
+            clock,
+            worker: None,
+            plans,
+            kinds,
+            spreads,
+        })))
     }
 
     /// Opens the database and executes.
@@ -351,16 +300,19 @@ impl EngineBuilder {
         let store = open(self.place).await?;
         let who = format!("process {} ({})", std::process::id(), self.command);
         let lock = store.lock(&who)?.map_err(Error::Locked)?;
+        let clock = clock_of(&store, self.clock).await?;
         let session = SessionId::fresh();
-        store.begin_session(session, self.command, self.clock.now()).await?;
+        let kinds = self.kinds.allowed().map(str::to_owned).collect();
         let plans = Plans::default();
         let config = worker::Config {
             store: store.clone(),
             plans: plans.clone(),
             kinds: self.kinds.clone(),
             state: self.state,
-            clock: self.clock.clone(),
-            session,
+            clock: clock.clone(),
+            command: self.command,
+            serves: Serves { queues: self.queues, kinds },
+            lease: self.lease,
             concurrency: self.concurrency,
             crash_limit: self.crash_limit,
             grace: self.grace,
@@ -368,13 +320,16 @@ impl EngineBuilder {
             steer_only: self.steer_only,
             max_batch: self.max_batch,
         };
-        let worker = worker::spawn(config, lock);
+        store.begin_session(config.session(session)).await?;
+        let spreads = store.is_shared() && self.all;
+        let worker = worker::spawn(config, session, lock)?;
         Ok(Engine(Arc::new(Inner {
             store,
-            clock: self.clock,
+            clock,
             worker: Some(worker),
             plans,
             kinds: self.kinds,
+            spreads,
         })))
     }
 }
@@ -383,8 +338,27 @@ async fn open(place: Place) -> Result<Store, Error> {
     Ok(match place {
         Place::Temporary => Store::open_temporary().await?,
         Place::File { path, create } => Store::open(&path, create).await?,
+        Place::Server(options) => Store::postgres(&options).await?,
         Place::Store(store) => store,
+        Place::Unknown => {
+            let message =
+                "the URL of the database is neither sqlite:PATH nor postgres://…";
+            return Err(StoreError::new(StoreErrorKind::Unavailable, message).into());
+        }
     })
+}
+
+/// Whether a URL names a PostgreSQL database.
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// On a shared database its clock counts, so that hosts need not agree on the time.
+async fn clock_of(store: &Store, clock: Clock) -> Result<Clock, Error> {
+    match store.now().await? {
+        Some(now) if clock.is_system() => Ok(Clock::of_database(now)),
+        _ => Ok(clock),
+    }
 }
 
 impl Engine {
@@ -398,6 +372,8 @@ impl Engine {
             concurrency: DEFAULT_CONCURRENCY,
             crash_limit: DEFAULT_CRASH_LIMIT,
             grace: DEFAULT_GRACE,
+            lease: DEFAULT_LEASE,
+            queues: BTreeSet::new(),
             command: "an embedding program".to_owned(),
             all: true,
             steer_only: false,
@@ -425,7 +401,8 @@ impl Engine {
     /// [`Error::Invalid`], [`Error::Conflict`], or the database's.
     pub async fn submit(&self, project: Project) -> Result<ProjectHandle, Error> {
         let executes = self.0.worker.is_some();
-        let (compiled, _) = project.compile(executes.then_some(&self.0.kinds))?;
+        let kinds = executes.then_some(&self.0.kinds);
+        let (compiled, _) = project.compile_among(kinds, self.0.spreads)?;
         self.submit_compiled(compiled).await
     }
 
@@ -437,7 +414,7 @@ impl Engine {
         &self,
         compiled: Compiled,
     ) -> Result<ProjectHandle, Error> {
-        if self.0.worker.is_some() {
+        if self.0.worker.is_some() && !self.0.spreads {
             self.check_allowed(&compiled.plan)?;
         }
         // Held until it is adopted, so that it need not be read and parsed again.
@@ -463,8 +440,18 @@ impl Engine {
             labels: compiled.labels,
             fingerprint: fingerprint.finalize().into(),
             created_at: self.0.clock.now(),
+            // Nobody else takes it before this engine does.
+            owner: self.session(),
         };
-        if self.0.store.submit(Arc::new(project)).await? == Submitted::Conflict {
+        let submitted = self.0.store.submit(Arc::new(project)).await;
+        if let (Err(error), Some(worker)) = (&submitted, &self.0.worker)
+            && error.is_transient()
+        {
+            // It may be recorded, and owned from birth: then it is executed, although
+            // nobody was told.
+            worker.adopt_later(id);
+        }
+        if submitted? == Submitted::Conflict {
             return Err(Error::Conflict(id));
         }
         self.execute(id).await?;
@@ -478,7 +465,9 @@ impl Engine {
     /// project cannot be loaded.
     pub async fn execute(&self, id: ProjectId) -> Result<(), Error> {
         if let Some(worker) = &self.0.worker {
-            self.check_project(id).await?;
+            if !self.0.spreads {
+                self.check_project(id).await?;
+            }
             worker.adopt(id).await?;
         }
         Ok(())
@@ -534,8 +523,37 @@ impl Engine {
     /// # Errors
     /// The database's.
     pub async fn open_projects(&self) -> Result<Vec<ProjectHandle>, Error> {
-        let ids = self.0.store.open_projects().await?;
-        Ok(ids.into_iter().map(|id| self.project(id)).collect())
+        let open =
+            ProjectState::ALL.iter().copied().filter(|state| !state.is_terminal());
+        let filter =
+            ListFilter { states: open.collect(), before: None, limit: u32::MAX };
+        let rows = self.0.store.list(&filter).await?;
+        Ok(rows.into_iter().map(|row| self.project(row.id)).collect())
+    }
+
+    /// The workers on the database: on a file at most one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn workers(&self) -> Result<Vec<SessionRow>, Error> {
+        Ok(self.0.store.sessions().await?)
+    }
+
+    /// The session of the worker of this engine; one that was declared dead has another.
+    pub fn session(&self) -> Option<SessionId> {
+        self.0.worker.as_ref().map(|worker| *worker.session.borrow())
+    }
+
+    /// Waits until the worker of this engine has stopped by itself, and tells why. An engine
+    /// that does not execute waits for ever.
+    pub async fn failed(&self) -> Error {
+        let Some(worker) = &self.0.worker else { return std::future::pending().await };
+        let mut fatal = worker.fatal.clone();
+        let failed = fatal.wait_for(Option::is_some).await;
+        match failed.ok().and_then(|error| error.clone()) {
+            Some(error) => error.into(),
+            None => std::future::pending().await,
+        }
     }
 
     /// Drops running steps and stops at once; what they started (a child process) is ended

@@ -118,6 +118,13 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// Whether an attempt must not outlive the lease of its worker, such as one that has
+    /// started a process: where the worker is cut off from the database, it is stopped after
+    /// one lease instead of three, and started again.
+    fn stops_with_lease(&self) -> bool {
+        false
+    }
+
     /// Runs one attempt. `input` is the evaluated `with:`, a JSON object or null.
     ///
     /// # Errors
@@ -212,6 +219,12 @@ impl Kinds {
             };
             Some((kind.to_owned(), reason))
         })
+    }
+
+    /// The names of the kinds that may run here.
+    pub fn allowed(&self) -> impl Iterator<Item = &str> {
+        let allowed = self.0.iter().filter(|(_, handler)| handler.refused().is_none());
+        allowed.map(|(kind, _)| kind.as_str())
     }
 
     /// The names of all kinds, sorted.

@@ -60,6 +60,10 @@ impl SessionId {
         Self(fresh())
     }
 
+    pub(crate) const fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
     pub(crate) const fn uuid(self) -> Uuid {
         self.0
     }

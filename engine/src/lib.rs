@@ -42,6 +42,8 @@
 //! - **Fact**: a stored row about a step. What follows from plan and facts has no row.
 //! - **Session**: one executing process, a fresh random id at each start.
 //! - **Mailbox**: the durable inbox of a project for cancel, pause and resume.
+//! - **Lease**: how long a session is believed to be alive on a shared database. **Claim**:
+//!   the right to run one attempt of a step of a project that another session owns.
 //!
 //! # Contents
 //!
@@ -58,7 +60,9 @@
 //!
 //! # Guarantees
 //!
-//! - What is acknowledged is on disk: SQLite in WAL mode with `synchronous=FULL`.
+//! - What is acknowledged is committed: SQLite in WAL mode with `synchronous=FULL`, or
+//!   PostgreSQL with whatever its settings promise.
+//! - Who lost a project or a claim records nothing: every write is fenced.
 //! - A result is recorded at most once, and no step starts before its inputs are.
 //! - A step is executed at least once, each time with the same key, or `at_most_once`.
 //!
@@ -66,8 +70,9 @@
 //!
 //! - No kinds but the caller's: ready-made ones are in the package `dandori-steps`.
 //! - No replayed code: the graph is durable, so handlers need no determinism.
-//! - No second executor: one process executes on a database, others read and steer.
-//! - No heartbeat and no writes while idle: SQLite tells whether a file has changed.
+//! - No second executor on a file: one process executes, others read and steer. On
+//!   PostgreSQL any number do.
+//! - No broker: hints between workers are only hints.
 //! - No exactly-once effects without a receiver that honours the key.
 
 #[cfg(doctest)]
@@ -87,14 +92,15 @@ mod project;
 pub mod run;
 pub mod spec;
 pub mod store;
+mod submission;
 mod view;
 mod worker;
 
 pub use crate::{
     clock::{Clock, Timestamp},
     engine::{
-        DEFAULT_CONCURRENCY, DEFAULT_CRASH_LIMIT, DEFAULT_GRACE, Engine, EngineBuilder,
-        Project,
+        DEFAULT_CONCURRENCY, DEFAULT_CRASH_LIMIT, DEFAULT_GRACE, DEFAULT_LEASE, Engine,
+        EngineBuilder, SHORTEST_LEASE,
     },
     error::Error,
     failure::{ErrorClass, StepError, StepResultExt},
@@ -104,5 +110,6 @@ pub use crate::{
     },
     id::{InvalidId, ProjectId, SessionId},
     project::{ProjectHandle, ReplayPlan, ReplayStep, Steered},
+    submission::Project,
     view::{EventView, Progress, ProjectView, Snapshot, StepDetails},
 };

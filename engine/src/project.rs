@@ -19,6 +19,8 @@ use crate::{
 
 /// How often another process's work is looked at.
 const POLL: Duration = Duration::from_millis(200);
+/// How long a server may be away while somebody waits for a project.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a request waits to be applied before it is left to the owner.
 const REQUEST_WAIT: Duration = Duration::from_secs(2);
 /// Packed rows of events read at once.
@@ -181,8 +183,8 @@ impl ProjectHandle {
         let mut commits = Commits::of(&self.engine);
         loop {
             commits.seen();
-            let row = self.row().await?;
-            let events = self.events(after).await?;
+            let row = self.patiently(|| self.row()).await?;
+            let events = self.patiently(|| self.events(after)).await?;
             if !events.is_empty() || row.state.is_terminal() {
                 return Ok(events);
             }
@@ -198,10 +200,31 @@ impl ProjectHandle {
         let mut commits = Commits::of(&self.engine);
         loop {
             commits.seen();
-            if self.row().await?.state.is_terminal() {
-                return self.view().await;
+            if self.patiently(|| self.row()).await?.state.is_terminal() {
+                return self.patiently(|| self.view()).await;
             }
             commits.changed().await?;
+        }
+    }
+
+    /// Asks a server that is away again, for a while: whoever waits for a project outlives
+    /// a restart of the database.
+    async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, Error> {
+        let began = tokio::time::Instant::now();
+        loop {
+            match ask().await {
+                Err(Error::Store(error))
+                    if error.is_transient()
+                        && self.engine.store().is_shared()
+                        && began.elapsed() < PATIENCE =>
+                {
+                    tokio::time::sleep(POLL).await;
+                }
+                answer => return answer,
+            }
         }
     }
 
@@ -238,7 +261,7 @@ impl ProjectHandle {
         let asked = tokio::time::Instant::now();
         let store = self.engine.store();
         while asked.elapsed() < REQUEST_WAIT
-            && !store.mail(Some(self.id)).await?.is_empty()
+            && !store.letters(self.id).await?.mail.is_empty()
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -270,7 +293,7 @@ impl ProjectHandle {
         }
         let asked = tokio::time::Instant::now();
         while asked.elapsed() < REQUEST_WAIT {
-            if store.mail(Some(self.id)).await?.is_empty() {
+            if store.letters(self.id).await?.mail.is_empty() {
                 return self.answer(kind, wanted).await;
             }
             if worker.is_none() {
@@ -450,7 +473,19 @@ impl Snapshot {
     fn fold(stored: StoredProject, plan: Arc<Plan>) -> Self {
         let seed = *stored.row.id.uuid().as_bytes();
         let restored = stored.row.restored();
-        let run = Run::restore(plan, seed, stored.facts.clone(), &restored);
+        let mut run = Run::restore(plan, seed, stored.facts.clone(), &restored);
+        for claim in &stored.claims {
+            // Its owner hears of it at the end; who looks sees that it runs.
+            if let Some(since) = claim.claimed_at
+                && claim.no < run.len()
+                && run.view(claim.no).attempt + 1 == claim.attempt
+            {
+                let no = claim.no;
+                // A wait that is over is not recorded as such.
+                let _ = run.apply(crate::run::Event::Tick, since);
+                let _ = run.apply(crate::run::Event::Claimed { no, since }, since);
+            }
+        }
         Self { stored, run }
     }
 }

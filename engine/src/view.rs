@@ -131,7 +131,8 @@ impl ProjectView {
             .filter(|no| !matches!(run.step(*no).action, Action::ForEach(_)))
             .collect();
         let row = &snapshot.stored.row;
-        let read = store.outputs(row.id, &done).await?;
+        let read =
+            store.outputs_within(row.id, &done, usize::MAX).await?.unwrap_or_default();
         let mut outputs: BTreeMap<StepNo, Output> = done
             .into_iter()
             .zip(read)

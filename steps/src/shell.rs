@@ -86,6 +86,10 @@ impl Handler for Run {
         static_text(with, "cwd").map_or(Ok(()), |cwd| file::check_path(cwd).map(|_| ()))
     }
 
+    fn stops_with_lease(&self) -> bool {
+        true
+    }
+
     fn refused(&self) -> Option<String> {
         (!self.allowed).then(|| "shell.run is off; start with --allow-shell".to_owned())
     }

@@ -7,8 +7,10 @@ use std::{
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use dandori::{
-    DEFAULT_CONCURRENCY, DEFAULT_CRASH_LIMIT, Engine, EngineBuilder,
-    spec::parse_duration,
+    DEFAULT_CONCURRENCY, DEFAULT_CRASH_LIMIT, DEFAULT_LEASE, Engine, EngineBuilder,
+    SHORTEST_LEASE,
+    spec::{format_duration, parse_duration},
+    store::PostgresOptions,
 };
 use dandori_steps::{Network, Settings};
 
@@ -29,7 +31,7 @@ const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 project failed, 2 wrong usa
 #[derive(Debug, Parser)]
 #[command(name = "dandori", version, after_help = EXIT_CODES)]
 pub(super) struct Args {
-    /// The database: `sqlite:PATH`.
+    /// The database: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
     #[arg(
         long,
         env = "DATABASE_URL",
@@ -38,6 +40,19 @@ pub(super) struct Args {
         hide_env_values = true
     )]
     database_url: String,
+    /// PostgreSQL past a connection pooler in transaction mode: for migrations and hints.
+    #[arg(
+        long,
+        env = "DANDORI_DIRECT_URL",
+        global = true,
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    direct_url: Option<String>,
+    /// Neither send nor hear hints of other processes (LISTEN and NOTIFY); polling is
+    /// enough, a second slower.
+    #[arg(long, env = "DANDORI_NO_NOTIFY", global = true)]
+    no_notify: bool,
     /// Print one JSON object (lists and streams: one a line) on stdout.
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -53,6 +68,14 @@ pub(super) enum Command {
     Run(Run),
     /// Execute every unfinished project, or one; ends a pause.
     Resume(Resume),
+    /// Execute what is recorded, beside other workers on the same PostgreSQL database.
+    Worker(Worker),
+    /// Execute, and answer whether the process is well over HTTP.
+    Serve(Serve),
+    /// List the workers.
+    Workers,
+    /// Create or bring up to date the tables.
+    Migrate,
     /// Record a project; whoever executes on the database starts it.
     Submit(Submit),
     /// List projects, newest first.
@@ -111,9 +134,13 @@ pub(super) struct Execution {
     /// The folder that file steps read and write under.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(super) files_root: PathBuf,
-    /// How many crashes of its worker quarantine a step.
+    /// How many crashes of its worker quarantine a step; 0: none do.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CRASH_LIMIT)]
     pub(super) crash_limit: u32,
+    /// How long this process is believed to be alive after its last sign of life: its work
+    /// is taken over then. PostgreSQL only.
+    #[arg(long, value_name = "DURATION", value_parser = lease, default_value = "10s")]
+    pub(super) lease: std::time::Duration,
     /// Which addresses steps may reach.
     #[arg(long, value_enum, default_value_t = Reach::Any)]
     pub(super) network: Reach,
@@ -161,6 +188,32 @@ pub(super) struct Submit {
     pub(super) wait: bool,
     #[command(flatten)]
     pub(super) execution: Execution,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Worker {
+    /// The queues whose steps it runs.
+    #[arg(
+        long,
+        value_name = "NAME,…",
+        value_delimiter = ',',
+        default_value = "default"
+    )]
+    pub(super) queues: Vec<String>,
+    #[command(flatten)]
+    pub(super) execution: Execution,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Serve {
+    /// Where it listens; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    pub(super) listen: std::net::SocketAddr,
+    /// Execute nothing: workers do.
+    #[arg(long)]
+    pub(super) no_worker: bool,
+    #[command(flatten)]
+    pub(super) worker: Worker,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -221,10 +274,20 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     parse_duration(text)
 }
 
+fn lease(text: &str) -> Result<std::time::Duration, String> {
+    let lease = parse_duration(text)?;
+    if lease < SHORTEST_LEASE {
+        return Err("a lease is at least 1s".to_owned());
+    }
+    Ok(lease)
+}
+
 /// What all commands have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Common {
     pub(super) url: String,
+    pub(super) direct_url: Option<String>,
+    pub(super) notify: bool,
     pub(super) json: bool,
 }
 
@@ -235,47 +298,85 @@ impl Args {
             "" => DEFAULT_URL.to_owned(),
             url => url.to_owned(),
         };
-        Common { url, json: self.json }
+        let direct_url = self.direct_url.clone().filter(|url| !url.trim().is_empty());
+        Common { url, direct_url, notify: !self.no_notify, json: self.json }
     }
 }
 
 impl Common {
-    /// The path behind the database URL.
-    pub(super) fn path(&self) -> Result<PathBuf, Failure> {
+    /// The option that names the same database, for a command line to be pasted. A password
+    /// is not repeated on the terminal: the variable holds it.
+    pub(super) fn database_words(&self) -> String {
+        let address = self.url.split_once("://").map_or("", |(_, address)| address);
+        let user = address.split_once('@').map_or("", |(user, _)| user);
+        let url = match user.contains(':') || self.url.contains("password=") {
+            true => "\"$DATABASE_URL\"".to_owned(),
+            false => quote(&self.url),
+        };
+        format!("--database-url {url}")
+    }
+
+    /// Whether it is a server, on which many workers execute.
+    pub(super) fn is_server(&self) -> bool {
+        matches!(self.file(), Ok(None))
+    }
+
+    /// The file behind the database URL; `None` for a server.
+    pub(super) fn file(&self) -> Result<Option<PathBuf>, Failure> {
+        if self.url.starts_with("postgres://") || self.url.starts_with("postgresql://")
+        {
+            return Ok(None);
+        }
         let path = self
             .url
             .strip_prefix("sqlite://")
             .or_else(|| self.url.strip_prefix("sqlite:"));
         if let Some(path) = path.filter(|path| !path.is_empty() && *path != ":memory:")
         {
-            return Ok(PathBuf::from(path.split('?').next().unwrap_or(path)));
+            return Ok(Some(PathBuf::from(path.split('?').next().unwrap_or(path))));
         }
-        let help = "write `sqlite:PATH`, for example sqlite:dandori.db";
-        let what = if self.url.starts_with("postgres") {
-            "PostgreSQL is not supported yet".to_owned()
-        } else {
-            // The URL may hold a password: only its scheme is repeated.
-            match self.url.split_once(':') {
-                Some((scheme, _)) => format!("`{scheme}:` is no database file here"),
-                None => "the database URL names no scheme".to_owned(),
-            }
+        // The URL may hold a password: only its scheme is repeated.
+        let message = match self.url.split_once(':') {
+            Some((scheme, _)) => format!("`{scheme}:` is no database here"),
+            None => "the database URL names no scheme".to_owned(),
         };
         Err(Failure::Own {
             exit: Exit::Unreachable,
             code: "database_url",
-            message: what,
-            help: help.to_owned(),
+            message,
+            help: "write `sqlite:PATH`, for example sqlite:dandori.db, or \
+                `postgres://USER:PASSWORD@HOST/DATABASE`"
+                .to_owned(),
+        })
+    }
+
+    fn server(&self, create: bool) -> PostgresOptions {
+        PostgresOptions {
+            direct_url: self.direct_url.clone(),
+            create,
+            notify: self.notify,
+            ..PostgresOptions::new(self.url.clone())
+        }
+    }
+
+    /// The beginnings of an engine on a database that must exist.
+    pub(super) fn existing(&self) -> Result<EngineBuilder, Failure> {
+        Ok(match self.file()? {
+            Some(path) => Engine::builder().existing_sqlite(path),
+            None => Engine::builder().postgres_with(self.server(false)),
         })
     }
 
     /// An engine that only reads and sends messages; the database must exist.
     pub(super) async fn connect(&self) -> Result<Engine, Failure> {
-        Ok(Engine::builder().existing_sqlite(self.path()?).connect().await?)
+        Ok(self.existing()?.connect().await?)
     }
 
     /// The beginnings of an engine that creates its database on first use.
     pub(super) fn builder(&self) -> Result<EngineBuilder, Failure> {
-        let path = self.path()?;
+        let Some(path) = self.file()? else {
+            return Ok(Engine::builder().postgres_with(self.server(true)));
+        };
         if !path.exists() {
             anstream::eprintln!("creating {}", path.display());
         }
@@ -285,9 +386,12 @@ impl Common {
 
 impl Execution {
     /// The settings of the ready-made kinds. Steps do not reach the database.
-    pub(super) fn settings(&self, database: &Path) -> Settings {
-        Settings::from_env()
-            .with_protected_database(database)
+    pub(super) fn settings(&self, database: Option<&Path>) -> Settings {
+        let settings = match database {
+            Some(database) => Settings::from_env().with_protected_database(database),
+            None => Settings::from_env(),
+        };
+        settings
             .with_files_root(&self.files_root)
             .with_allow_shell(self.allow_shell)
             .with_network(match self.network {
@@ -312,6 +416,9 @@ impl Execution {
         if self.crash_limit != DEFAULT_CRASH_LIMIT {
             let _ = write!(words, " --crash-limit {}", self.crash_limit);
         }
+        if self.lease != DEFAULT_LEASE {
+            let _ = write!(words, " --lease {}", format_duration(self.lease));
+        }
         if matches!(self.network, Reach::Public) {
             words.push_str(" --network public");
         }
@@ -334,7 +441,8 @@ impl Execution {
         Ok(builder
             .handlers(kinds)
             .concurrency(self.concurrency.max(1))
-            .crash_limit(self.crash_limit.max(1))
+            .crash_limit(self.crash_limit)
+            .lease(self.lease)
             .command(format!("dandori {command}")))
     }
 }

@@ -66,7 +66,7 @@ pub(super) async fn demo(common: &Common, args: Demo) -> Result<Exit, Failure> {
         .start()
         .await?;
     let common =
-        Common { url: format!("sqlite:{}", database.display()), json: common.json };
+        Common { url: format!("sqlite:{}", database.display()), ..common.clone() };
     let project = match unfinished(&engine).await? {
         Some(project) => {
             let row = project.row().await?;

@@ -11,7 +11,7 @@ use super::{
     progress::{Progress, follow},
     show,
     signals::interrupted,
-    text::{program, quote, took},
+    text::{program, took},
 };
 
 /// How long dropping what runs may take.
@@ -25,7 +25,7 @@ pub(super) async fn run(common: &Common, args: Run) -> Result<Exit, Failure> {
     // Before the database is touched: a broken document leaves no trace.
     project.compile(Some(&kinds))?;
     let builder = common.builder()?.only_own();
-    let settings = args.execution.settings(&common.path()?);
+    let settings = args.execution.settings(common.file()?.as_deref());
     let engine = args.execution.equip(builder, &settings, "run")?.start().await?;
     let handle = match engine.submit(project).await {
         Ok(handle) => handle,
@@ -42,9 +42,9 @@ pub(super) async fn run(common: &Common, args: Run) -> Result<Exit, Failure> {
 }
 
 pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failure> {
-    let settings = args.execution.settings(&common.path()?);
+    let settings = args.execution.settings(common.file()?.as_deref());
     let builder = || {
-        let builder = Engine::builder().existing_sqlite(common.path()?);
+        let builder = common.existing()?;
         let builder = if args.id.is_some() { builder.only_own() } else { builder };
         args.execution.equip(builder, &settings, "resume")
     };
@@ -114,16 +114,11 @@ pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failur
             out!("{view}");
         } else {
             out!("{}", handle.id());
-            anstream::eprintln!(
-                "recorded; this executes it:\n  {} resume {} --database-url {}",
-                program(),
-                handle.id(),
-                quote(&common.url)
-            );
+            say_recorded(common, &engine, &handle).await?;
         }
         return Ok(Exit::Succeeded);
     }
-    let settings = args.execution.settings(&common.path()?);
+    let settings = args.execution.settings(common.file()?.as_deref());
     let builder =
         args.execution.equip(common.builder()?, &settings, "submit --wait")?;
     let engine = builder.connect().await?;
@@ -136,6 +131,29 @@ pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failur
     wait_or_execute(common, &args.execution, &handle, "submit --wait").await
 }
 
+/// Who executes what was recorded, or how.
+pub(super) async fn say_recorded(
+    common: &Common,
+    engine: &Engine,
+    project: &ProjectHandle,
+) -> Result<(), Failure> {
+    let workers = engine.workers().await?;
+    let live = workers.iter().filter(|worker| worker.state == "live").count();
+    let (program, url) = (program(), common.database_words());
+    if common.is_server() && live > 0 {
+        let s = if live == 1 { "" } else { "s" };
+        anstream::eprintln!("recorded; {live} worker{s} on this database execute it");
+    } else if common.is_server() {
+        anstream::eprintln!("recorded; this executes it:\n  {program} worker {url}");
+    } else {
+        let id = project.id();
+        anstream::eprintln!(
+            "recorded; this executes it:\n  {program} resume {id} {url}"
+        );
+    }
+    Ok(())
+}
+
 /// Waits for a project; executes it here when nobody else executes on the database.
 pub(super) async fn wait_or_execute(
     common: &Common,
@@ -143,10 +161,10 @@ pub(super) async fn wait_or_execute(
     project: &ProjectHandle,
     command: &str,
 ) -> Result<Exit, Failure> {
-    let settings = execution.settings(&common.path()?);
+    let settings = execution.settings(common.file()?.as_deref());
     let mut progress = begin(project).await?;
     loop {
-        let builder = Engine::builder().existing_sqlite(common.path()?).only_own();
+        let builder = common.existing()?.only_own();
         match execution.equip(builder, &settings, command)?.start().await {
             Ok(engine) => {
                 let handle = engine.project(project.id());
@@ -227,16 +245,20 @@ pub(super) async fn drive(
                 "stopping: running steps may finish; again to stop at once"
             );
         }
-        tokio::select! {
-            () = engine.shutdown() => {}
-            // What runs is dropped, and child processes with it.
-            _ = interrupted() => {
-                let _ = tokio::time::timeout(LAST_MOMENT, engine.abort()).await;
-            }
-        }
+        shut_down(engine).await;
         return Ok(Driven::Stopped(exit));
     }
     Ok(Driven::Ended)
+}
+
+/// Lets what runs finish; a second signal drops it, and child processes with it.
+pub(super) async fn shut_down(engine: &Engine) {
+    tokio::select! {
+        () = engine.shutdown() => {}
+        _ = interrupted() => {
+            let _ = tokio::time::timeout(LAST_MOMENT, engine.abort()).await;
+        }
+    }
 }
 
 /// Follows projects and prints their results, or how to go on.
@@ -252,9 +274,9 @@ async fn finish(
         Driven::Ended => {}
         Driven::Stopped(exit) => {
             let resume = |project: &ProjectHandle| {
-                let (url, words) = (quote(&common.url), execution.words());
+                let (url, words) = (common.database_words(), execution.words());
                 let (program, id) = (program(), project.id());
-                format!("{program} resume {id} --database-url {url}{words}")
+                format!("{program} resume {id} {url}{words}")
             };
             return stopped(projects, exit, resume).await;
         }

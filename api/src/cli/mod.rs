@@ -21,6 +21,7 @@ mod signals;
 mod steer;
 mod text;
 mod watch;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -69,6 +70,10 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Demo(demo) => demo::demo(&common, demo).await,
         Command::Run(run) => execute::run(&common, run).await,
         Command::Resume(resume) => execute::resume(&common, resume).await,
+        Command::Worker(args) => worker::worker(&common, args).await,
+        Command::Serve(args) => worker::serve(&common, args).await,
+        Command::Workers => worker::workers(&common).await,
+        Command::Migrate => worker::migrate(&common).await,
         Command::Submit(submit) => execute::submit(&common, submit).await,
         Command::List(list) => list::list(&common, &list).await,
         Command::Show(show) => show::show(&common, &show).await,

@@ -4,9 +4,9 @@ use std::io::{BufRead as _, IsTerminal as _};
 
 use super::{
     args::{Common, Replay},
-    execute::wait_or_execute,
+    execute::{say_recorded, wait_or_execute},
     exit::{Exit, Failure},
-    text::{one_line, print_data, program, quote, table},
+    text::{one_line, print_data, table},
 };
 
 pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failure> {
@@ -55,10 +55,7 @@ pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failur
             serde_json::json!({ "id": project.id(), "run": runs, "reuse": kept });
         out!("{json}");
     } else {
-        let (program, id, url) = (program(), project.id(), quote(&common.url));
-        anstream::eprintln!(
-            "recorded; this executes it:\n  {program} resume {id} --database-url {url}"
-        );
+        say_recorded(common, &engine, &project).await?;
     }
     Ok(Exit::Succeeded)
 }

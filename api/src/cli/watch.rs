@@ -1,6 +1,10 @@
 //! `watch` and `logs`: following a project that anybody executes.
 
-use dandori::run::{ProjectState, StepState};
+use dandori::{
+    Engine, ProjectHandle,
+    run::{ProjectState, StepState},
+    store::SessionRow,
+};
 
 use super::{
     args::Common,
@@ -20,10 +24,7 @@ pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
     let row = project.row().await?;
     let steps: u32 = row.counts.values().sum();
     if row.state == ProjectState::Pending && !common.json {
-        let (program, id) = (program(), project.id());
-        anstream::eprintln!(
-            "not begun; `{program} resume {id}` executes it where nobody does"
-        );
+        say_who_executes(common, &engine, &project).await?;
     }
     let followed = async {
         if common.json {
@@ -52,6 +53,25 @@ pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
         print_result(common, &view);
     }
     Ok(Exit::of(view.state))
+}
+
+async fn say_who_executes(
+    common: &Common,
+    engine: &Engine,
+    project: &ProjectHandle,
+) -> Result<(), Failure> {
+    let (program, id) = (program(), project.id());
+    let live = |worker: &SessionRow| worker.state == "live" && worker.lease_left >= 0;
+    if !common.is_server() {
+        anstream::eprintln!(
+            "not begun; `{program} resume {id}` executes it where nobody does"
+        );
+    } else if !engine.workers().await?.iter().any(live) {
+        anstream::eprintln!(
+            "not begun: no worker is alive; `{program} worker` starts one"
+        );
+    }
+    Ok(())
 }
 
 pub(super) async fn logs(

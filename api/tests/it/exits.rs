@@ -446,8 +446,8 @@ fn help_shows_no_password() {
     let place = Place::new();
     let output = place
         .command(&["--help"])
-        .env("DATABASE_URL", "postgres://user:PASSWORD@host/db")
+        .env("DATABASE_URL", "postgres://user:hunter2@host/db")
         .output()
         .unwrap();
-    assert!(!String::from_utf8_lossy(&output.stdout).contains("PASSWORD"));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("hunter2"));
 }

@@ -6,7 +6,10 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -186,8 +189,22 @@ fn kills_of_the_demo_cost_nothing() {
     );
 }
 
-/// A service that writes down every request before it answers after 5 to 20 ms.
-fn witness(path: &Path) -> (u16, Arc<Mutex<Vec<Seen>>>) {
+/// Waits until the service has read everything that a dead process has sent to it: a start
+/// that is still on its way belongs to the life that is over.
+fn settle(port: u16, open: &AtomicUsize) {
+    // Connections are accepted in their order: when this one has been hung up, those before
+    // it have been taken.
+    let mut probe = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    probe.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let _ = probe.read(&mut [0]);
+    while open.load(Ordering::SeqCst) > 0 {
+        thread::yield_now();
+    }
+}
+
+/// A service that writes down every request before it answers after 5 to 20 ms: its port,
+/// what it saw, and how many connections are open.
+fn witness(path: &Path) -> (u16, Arc<Mutex<Vec<Seen>>>, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let seen = Arc::new(Mutex::new(vec![]));
@@ -195,13 +212,20 @@ fn witness(path: &Path) -> (u16, Arc<Mutex<Vec<Seen>>>) {
         std::fs::File::options().create(true).append(true).open(path).unwrap(),
     ));
     let witnessed = Arc::clone(&seen);
+    let open = Arc::new(AtomicUsize::new(0));
+    let opened = Arc::clone(&open);
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let (seen, file) = (Arc::clone(&witnessed), Arc::clone(&file));
-            thread::spawn(move || answer(stream, &seen, &file));
+            let open = Arc::clone(&opened);
+            open.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || {
+                answer(stream, &seen, &file);
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
         }
     });
-    (port, seen)
+    (port, seen, open)
 }
 
 /// Answers requests of one connection until it ends.
@@ -268,7 +292,7 @@ fn large(port: u16, steps: usize) -> String {
 fn kills_of_a_project_of_two_thousand_steps_cost_nothing() {
     let steps = if full() { 2_000 } else { 600 };
     let place = Place::new();
-    let (port, seen) = witness(&place.path().join("witness"));
+    let (port, seen, open) = witness(&place.path().join("witness"));
     place.write("large.yaml", &large(port, steps));
     place.run(&["submit", "large.yaml"]).exits(0);
     let args =
@@ -284,6 +308,7 @@ fn kills_of_a_project_of_two_thousand_steps_cost_nothing() {
             break;
         }
         running.kill();
+        settle(port, &open);
         deaths.push(now());
     }
     let ended = ended.unwrap_or_else(|| place.run(&args)).exits(0);

@@ -3,10 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "the fixtures of tests may unwrap as tests do")]
 #![expect(clippy::print_stdout, reason = "figures are printed")]
 
+#[expect(dead_code, reason = "the engine's own tests use all of it")]
+#[path = "../../../engine/tests/it/cluster.rs"]
+mod cluster;
 mod command;
 mod demo;
 mod exits;
 mod japanese;
 mod kill;
+mod postgres;
 mod python;
 mod together;

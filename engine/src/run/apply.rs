@@ -29,7 +29,10 @@ impl Run {
         let mut ended = vec![];
         let at = now.max(Timestamp::from_micros(self.now.as_micros() + 1));
         match event {
-            Event::Started { no } => self.started(no, at, &mut decisions)?,
+            Event::Started { no } => self.started(no, at, at, &mut decisions)?,
+            Event::Claimed { no, since } => {
+                self.started(no, since.min(at), at, &mut decisions)?;
+            }
             Event::Succeeded { no, attempt, output } => {
                 self.expect(no, attempt, "succeeded")?;
                 self.succeeded(no, Some(output), at, &mut ended, &mut decisions);

@@ -12,6 +12,7 @@ impl Run {
     pub(super) fn started(
         &mut self,
         no: StepNo,
+        since: Timestamp,
         at: Timestamp,
         decisions: &mut Decisions,
     ) -> Result<(), Illegal> {
@@ -20,8 +21,8 @@ impl Run {
         self.busy += 1;
         let node = &mut self.nodes[no as usize];
         node.attempt += 1;
-        node.started_at = Some(at);
-        node.began_at = node.began_at.or(Some(at));
+        node.started_at = Some(since);
+        node.began_at = node.began_at.or(Some(since));
         let attempt = node.attempt;
         decisions.facts.push(self.fact(no));
         let mut record = Record::step(RecordKind::StepStarted, no, at);

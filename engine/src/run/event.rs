@@ -19,6 +19,13 @@ pub enum Event {
         /// The step.
         no: StepNo,
     },
+    /// An attempt of a ready step was begun elsewhere; its owner hears of it only now.
+    Claimed {
+        /// The step.
+        no: StepNo,
+        /// When it began.
+        since: Timestamp,
+    },
     /// The running attempt succeeded. A join succeeds without having started.
     Succeeded {
         /// The step.

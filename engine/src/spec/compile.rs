@@ -50,6 +50,9 @@ pub struct Compiled {
 pub struct CompileOptions<'a> {
     /// The kinds that can run; `None` accepts any.
     pub kinds: Option<&'a Kinds>,
+    /// Whether other workers may have kinds that are not known here: these are warned
+    /// about then.
+    pub foreign_kinds: bool,
     /// Values of inputs that go over the document's own.
     pub inputs: &'a [(String, Tree)],
     /// The folder that `file('…')` reads from; `None` refuses it.

@@ -1,7 +1,7 @@
 //! Kinds and parameters with the eyes of their handlers.
 
 use super::{
-    Diagnostic, Path, Task, Tree, builder::Place, compile::Compiler,
+    Diagnostic, Path, Severity, Task, Tree, builder::Place, compile::Compiler,
     graph::from_problem, names::check_name, reader::At,
 };
 use crate::{
@@ -26,6 +26,7 @@ impl Compiler<'_> {
                         "remove the defaults of a kind that does not exist".to_owned()
                     });
                 let found = Diagnostic::error("unknown_kind", message).help(help);
+                let found = self.unless_foreign(found);
                 self.findings.add(found, &here);
             }
             check_name(kind, &at, self.findings);
@@ -43,7 +44,8 @@ impl Compiler<'_> {
                 kind: kind.to_owned(),
                 nearest: is_read.then(|| nearest(kind, kinds.names())).flatten(),
             };
-            return self.findings.add_path(from_problem(&problem), path().key("kind"));
+            let found = self.unless_foreign(from_problem(&problem));
+            return self.findings.add_path(found, path().key("kind"));
         };
         if let Some(parameters) = handler.parameters() {
             self.check_names(kind, parameters, task, place);
@@ -55,6 +57,14 @@ impl Compiler<'_> {
                 let at = path_below(place.at.key(&task.name).key("with"), path);
                 self.findings.add_path(diagnostic.task(task.name.clone()), at);
             }
+        }
+    }
+
+    /// A kind that another worker may have is not wrong, only worth a look.
+    fn unless_foreign(&self, found: Diagnostic) -> Diagnostic {
+        match self.options.foreign_kinds {
+            true => Diagnostic { severity: Severity::Warning, ..found },
+            false => found,
         }
     }
 

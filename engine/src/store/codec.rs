@@ -4,11 +4,80 @@
 //! cancelled steps) are one entry with a count.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use super::Delivery;
 use crate::{
     StepError, Timestamp,
     run::{Record, RecordKind},
 };
+
+/// How a claimed attempt ended, as it waits for the owner.
+#[derive(Serialize)]
+struct PackedDelivery<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a StepError>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    skipped: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lost: bool,
+}
+
+pub(super) fn encode_delivery(delivery: &Delivery) -> Vec<u8> {
+    let none = PackedDelivery {
+        output: None,
+        until: None,
+        error: None,
+        skipped: false,
+        lost: false,
+    };
+    let packed = match delivery {
+        Delivery::Succeeded(output) => PackedDelivery { output: Some(output), ..none },
+        Delivery::Deferred { until, output } => PackedDelivery {
+            output: Some(output),
+            until: Some(until.as_micros()),
+            ..none
+        },
+        Delivery::ConditionFalse => PackedDelivery { skipped: true, ..none },
+        Delivery::Lost => PackedDelivery { lost: true, ..none },
+        Delivery::Failed(error) => PackedDelivery { error: Some(error), ..none },
+    };
+    serde_json::to_vec(&packed).unwrap_or_default()
+}
+
+pub(super) fn decode_delivery(body: &[u8]) -> Result<Delivery, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Stored<'a> {
+        // An output that is the JSON value null comes as none, and is made null again.
+        #[serde(borrow, default)]
+        output: Option<&'a RawValue>,
+        until: Option<i64>,
+        error: Option<StepError>,
+        #[serde(default)]
+        skipped: bool,
+        #[serde(default)]
+        lost: bool,
+    }
+    let stored: Stored<'_> = serde_json::from_slice(body)?;
+    let output = || {
+        let null = || RawValue::NULL.to_owned();
+        std::sync::Arc::from(stored.output.map_or_else(null, ToOwned::to_owned))
+    };
+    Ok(match (stored.error, stored.until) {
+        _ if stored.skipped => Delivery::ConditionFalse,
+        _ if stored.lost => Delivery::Lost,
+        (Some(error), _) => Delivery::Failed(error),
+        (None, Some(until)) => Delivery::Deferred {
+            until: Timestamp::from_micros(until),
+            output: output(),
+        },
+        (None, None) => Delivery::Succeeded(output()),
+    })
+}
 
 #[derive(Default, Serialize, Deserialize)]
 struct Extra {

@@ -66,30 +66,65 @@ impl StoreError {
         }
     }
 
+    /// Whether the same may succeed a moment later: the database is away or at work.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Busy | StoreErrorKind::Unavailable)
+    }
+
     pub(crate) fn from_sqlx(error: &sqlx::Error) -> Self {
         let kind = match error {
             sqlx::Error::Database(database) => {
-                let code = database
-                    .code()
-                    .and_then(|code| code.parse::<i64>().ok())
-                    .unwrap_or_default();
-                // The primary result code is the low byte of the extended one.
-                match code & 0xff {
-                    5 | 6 => StoreErrorKind::Busy,
-                    8 => StoreErrorKind::ReadOnly,
-                    11 | 26 => StoreErrorKind::Corrupt,
-                    13 => StoreErrorKind::Full,
-                    14 => StoreErrorKind::Unavailable,
-                    18..=20 => StoreErrorKind::Refused,
-                    _ => StoreErrorKind::Other,
-                }
+                let code = database.code().unwrap_or_default();
+                let postgres = database
+                    .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+                    .is_some();
+                if postgres { of_sqlstate(&code) } else { of_sqlite(&code) }
             }
+            // A connection that was cut shows as any of these.
             sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed => StoreErrorKind::Unavailable,
             _ => StoreErrorKind::Other,
         };
         Self::new(kind, error)
+    }
+}
+
+fn of_sqlite(code: &str) -> StoreErrorKind {
+    // The primary result code is the low byte of the extended one.
+    match code.parse::<i64>().unwrap_or_default() & 0xff {
+        5 | 6 => StoreErrorKind::Busy,
+        8 => StoreErrorKind::ReadOnly,
+        11 | 26 => StoreErrorKind::Corrupt,
+        13 => StoreErrorKind::Full,
+        14 => StoreErrorKind::Unavailable,
+        18..=20 => StoreErrorKind::Refused,
+        _ => StoreErrorKind::Other,
+    }
+}
+
+/// By class and code of appendix A of the PostgreSQL manual.
+fn of_sqlstate(code: &str) -> StoreErrorKind {
+    match code {
+        // Serialization, deadlock, lock or statement time-out, a transaction that was ended.
+        "40001" | "40P01" | "55P03" | "57014" | "25P02" | "25P03" => {
+            StoreErrorKind::Busy
+        }
+        // Too many connections; shutting down, crashed, starting; a standby.
+        "53300" | "57P01" | "57P02" | "57P03" | "57P05" | "25006" => {
+            StoreErrorKind::Unavailable
+        }
+        "53100" | "53200" => StoreErrorKind::Full,
+        "42501" => StoreErrorKind::ReadOnly,
+        "XX001" | "XX002" => StoreErrorKind::Corrupt,
+        _ => match code.get(..2) {
+            Some("08" | "28" | "3D") => StoreErrorKind::Unavailable,
+            Some("22" | "23" | "54") => StoreErrorKind::Refused,
+            _ => StoreErrorKind::Other,
+        },
     }
 }
 

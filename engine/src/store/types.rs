@@ -1,12 +1,18 @@
 //! What goes into the store and comes out of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    ProjectId, SessionId, Timestamp,
-    run::{Fact, PastAttempt, ProjectState, Record, Restored},
+    ProjectId, SessionId, StepError, Timestamp,
+    plan::StepNo,
+    run::{Fact, Output, PastAttempt, ProjectState, Record, Restored},
 };
 
 /// A project to be recorded.
@@ -32,6 +38,8 @@ pub struct NewProject {
     pub fingerprint: [u8; 32],
     /// When it was submitted.
     pub created_at: Timestamp,
+    /// The session that owns it from the beginning.
+    pub owner: Option<SessionId>,
 }
 
 /// How a submission ended.
@@ -111,6 +119,8 @@ pub struct StoredProject {
     pub output: Option<Box<RawValue>>,
     /// The facts about its steps, without outputs.
     pub facts: Vec<Fact>,
+    /// Steps that are offered to other workers, or run there.
+    pub claims: Vec<ClaimRow>,
 }
 
 /// A project taken over by a session.
@@ -118,8 +128,114 @@ pub struct StoredProject {
 pub struct Adopted {
     /// What is stored of it.
     pub project: StoredProject,
-    /// Unread messages, in order.
+    /// What waits to be read.
+    pub letters: Letters,
+}
+
+/// What waits for the owner of a project.
+#[derive(Clone, Debug, Default)]
+pub struct Letters {
+    /// Messages, in order.
     pub mail: Vec<Mail>,
+    /// How claimed attempts ended.
+    pub outcomes: Vec<ClaimOutcome>,
+}
+
+/// A step offered to other workers, or taken by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRow {
+    /// The step.
+    pub no: StepNo,
+    /// Its generation.
+    pub generation: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// When it was taken; `None` while it is open.
+    pub claimed_at: Option<Timestamp>,
+    /// By whom.
+    pub session: Option<uuid::Uuid>,
+}
+
+/// A step that other workers may take.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The step.
+    pub no: StepNo,
+    /// Its generation.
+    pub generation: u32,
+    /// The attempt it will be.
+    pub attempt: u32,
+    /// The queue whose workers may take it.
+    pub queue: String,
+    /// The kind they must have.
+    pub kind: String,
+    /// The urgent ones are taken first.
+    pub priority: i32,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The right to run one attempt of a step of a project that somebody else owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The project.
+    pub project: ProjectId,
+    /// The step.
+    pub no: StepNo,
+    /// Its generation.
+    pub generation: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// The identity of this grant: no two grants share one.
+    pub id: uuid::Uuid,
+}
+
+/// How a claimed attempt ended.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// With this output.
+    Succeeded(Output),
+    /// It gave its slot back and succeeds at a time.
+    Deferred {
+        /// When.
+        until: Timestamp,
+        /// With what.
+        output: Output,
+    },
+    /// Its condition was false: it never began.
+    ConditionFalse,
+    /// It was interrupted through no fault of its own.
+    Lost,
+    /// It failed.
+    Failed(StepError),
+}
+
+/// What the owner reads about a claimed attempt.
+#[derive(Clone, Debug)]
+pub struct ClaimOutcome {
+    /// The step.
+    pub no: StepNo,
+    /// Its generation.
+    pub generation: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// When it was taken.
+    pub claimed_at: Timestamp,
+    /// How it ended; `None` when its worker is gone.
+    pub delivery: Option<Delivery>,
+    /// Whether the step is charged with the end of its worker.
+    pub charged: bool,
+}
+
+/// A claim whose outcome is in a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consumed {
+    /// The step.
+    pub no: StepNo,
+    /// Its generation.
+    pub generation: u32,
+    /// The attempt.
+    pub attempt: u32,
 }
 
 /// A message to the owner of a project.
@@ -177,10 +293,49 @@ pub struct Part {
     pub records: Vec<Record>,
     /// Messages whose effects are in this part.
     pub mail: Vec<i64>,
+    /// Claims whose outcomes are in this part.
+    pub consumed: Vec<Consumed>,
+    /// Steps to offer to other workers.
+    pub offers: Vec<Offer>,
+    /// Offers to take back, where nobody has taken them.
+    pub withdraw: Vec<StepNo>,
+    /// Claimed steps to stop.
+    pub stop: Vec<StepNo>,
     /// The project row after this part.
     pub header: Header,
     /// The output of the project, when it ended.
     pub output: Option<Arc<RawValue>>,
+}
+
+impl Part {
+    /// The number of the latest event after this part.
+    pub fn upto(&self) -> i64 {
+        self.from + i64::try_from(self.records.len()).unwrap_or(i64::MAX)
+    }
+
+    /// How many unread messages this part consumes.
+    pub fn letters(&self) -> i64 {
+        i64::try_from(self.mail.len() + self.consumed.len()).unwrap_or(i64::MAX)
+    }
+
+    /// Whether the part touches claims.
+    pub fn spills(&self) -> bool {
+        !(self.consumed.is_empty()
+            && self.offers.is_empty()
+            && self.withdraw.is_empty()
+            && self.stop.is_empty())
+    }
+}
+
+/// What a commit tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Projects that belong to another session now: nothing of them was written.
+    pub lost: Vec<ProjectId>,
+    /// Unread messages of the others.
+    pub mail: Vec<(ProjectId, i64)>,
+    /// Offers that were taken back.
+    pub withdrawn: Vec<(ProjectId, StepNo)>,
 }
 
 /// The changing columns of a project row.
@@ -200,6 +355,133 @@ pub struct Header {
     pub cancelled_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+}
+
+/// A worker that begins.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// Its id, fresh at each start.
+    pub id: SessionId,
+    /// What it was started as, for people.
+    pub command: String,
+    /// Where it runs, for people.
+    pub host: String,
+    /// How long it is believed to be alive after a beat.
+    pub lease: Duration,
+    /// How many steps it runs at once.
+    pub slots: u32,
+    /// What it runs.
+    pub serves: Serves,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
+/// The queues and kinds that a session runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serves {
+    /// The queues; empty: all.
+    #[serde(default)]
+    pub queues: BTreeSet<String>,
+    /// The kinds.
+    #[serde(default)]
+    pub kinds: BTreeSet<String>,
+}
+
+impl Serves {
+    /// Whether a step of a queue and kind can run there.
+    pub fn has(&self, queue: &str, kind: &str) -> bool {
+        (self.queues.is_empty() || self.queues.contains(queue))
+            && self.kinds.contains(kind)
+    }
+}
+
+/// What a session says with a beat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// How many of its slots are in use.
+    pub busy: u32,
+    /// How many steps of others it could run.
+    pub hungry: u32,
+}
+
+/// What a session hears.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse {
+    /// Whether the session lives; one that was declared dead must start anew.
+    pub alive: bool,
+    /// The clock of the database.
+    pub now: Timestamp,
+    /// Own projects, with their unread messages.
+    pub own: Vec<(ProjectId, i64)>,
+    /// Projects that wait for an owner, most urgent first.
+    pub adoptable: Vec<Adoptable>,
+    /// Claimed attempts of this session that must stop: project, step, attempt.
+    pub stop: Vec<(ProjectId, StepNo, u32)>,
+    /// Open offers by queue and kind.
+    pub offers: Vec<(String, String, u32)>,
+    /// The other live sessions.
+    pub others: Vec<Other>,
+    /// Sessions whose lease is over, with their last beat.
+    pub late: Vec<(SessionId, i64)>,
+    /// Sessions that were declared dead, and still own something.
+    pub ended: Vec<SessionId>,
+}
+
+/// A project that waits for an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adoptable {
+    /// Its id.
+    pub project: ProjectId,
+    /// Its priority.
+    pub priority: i32,
+    /// Its unread messages.
+    pub mail: i64,
+}
+
+/// Another session.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// Its id.
+    pub id: SessionId,
+    /// Its last beat.
+    pub beat: i64,
+    /// How many slots it has.
+    pub slots: u32,
+    /// How many steps of others it could run.
+    pub hungry: u32,
+    /// What it runs.
+    pub serves: Serves,
+}
+
+/// A session as people see it.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    /// Its id.
+    pub id: SessionId,
+    /// `live`, `draining`, `drained` or `dead`.
+    pub state: String,
+    /// Where it runs.
+    pub host: String,
+    /// Its process there.
+    pub process: i64,
+    /// What it was started as.
+    pub command: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How many steps it runs at once.
+    pub slots: u32,
+    /// How many it runs.
+    pub busy: u32,
+    /// What it runs.
+    pub serves: Serves,
+    /// How long it is believed to be alive after a beat.
+    pub lease: Duration,
+    /// How long it is still believed to be alive, in microseconds; negative: over.
+    pub lease_left: i64,
+    /// How many projects it owns.
+    pub projects: u32,
+    /// How many steps of others it runs.
+    pub claims: u32,
 }
 
 /// Which project a command means.

@@ -1,128 +1,177 @@
-//! Adopting: from stored rows to a run in this worker's hands, until it has ended.
+//! Adopting: from stored rows to a run in this worker's hands, and back.
 
-use super::{owned::Owned, scheduler::Scheduler};
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    AdoptReply, Config, Message,
+    owned::{OfferState, Owned},
+    scheduler::Scheduler,
+};
 use crate::{
-    ProjectId,
+    ProjectId, SessionId, Timestamp,
     plan::StepNo,
     run::Event,
-    store::{Adopted, Mail, MailKind, StoreError, StoreErrorKind},
+    store::{Adoptable, Adopted, StoreError, StoreErrorKind},
 };
 
-/// So many projects are taken over before results are handled again.
-const ADOPTIONS_A_ROUND: usize = 16;
+/// So many projects are taken over at a time.
+const ADOPTIONS_AT_ONCE: usize = 16;
+/// A session of many holds at most so many projects; the others are for the others.
+const MOST_PROJECTS: usize = 256;
 /// A project that was taken over so often without a commit brings its workers down.
 const POISON: i64 = 5;
+/// After the database could not be asked.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// How an adoption ended.
+#[derive(Debug)]
+pub(crate) enum Adoption {
+    /// The project is in our hands.
+    Taken { session: SessionId, adopted: Box<Adopted>, owned: Box<Owned> },
+    /// It is for others.
+    Left,
+}
 
 impl Scheduler {
-    /// Looks for messages and projects. What cannot be read now is looked for again.
-    pub(super) async fn look_now(&mut self) {
-        if self.draining {
+    /// Takes over what waits for an owner, as far as there is room.
+    pub(super) fn adopt_waiting(&mut self) {
+        if !self.may_begin() {
             return;
         }
-        match self.config.store.mail(None).await {
-            Ok(mail) => {
-                for mail in mail {
-                    if self.projects.contains_key(&mail.project) {
-                        self.deliver(mail);
-                    } else if self.answered.insert(mail.id) {
-                        // Once for each message, also where nothing else of the project
-                        // is done here: whoever sent it waits for an answer.
-                        self.parked.remove(&mail.project);
-                        self.adoptions.push_back(mail.project);
-                    }
+        while self.adopting.len() < ADOPTIONS_AT_ONCE
+            && let Some(candidate) = self.candidates.front().copied()
+        {
+            if self.wants(&candidate) {
+                if !self.has_room() && !self.outranks(&candidate) {
+                    return;
                 }
+                self.answered.insert(candidate.project, candidate.mail);
+                self.begin_adoption(candidate.project, None);
             }
-            Err(error) => tracing::warn!(%error, "messages could not be read"),
-        }
-        if self.config.all {
-            match self.config.store.open_projects().await {
-                Ok(open) => {
-                    let fresh = open.into_iter().filter(|project| {
-                        !self.projects.contains_key(project)
-                            && !self.parked.contains(project)
-                    });
-                    self.adoptions.extend(fresh);
-                }
-                Err(error) => tracing::warn!(%error, "projects could not be read"),
-            }
+            self.candidates.pop_front();
         }
     }
 
-    pub(super) async fn adopt_waiting(&mut self) {
-        for _ in 0..ADOPTIONS_A_ROUND {
-            let Some(project) = self.adoptions.pop_front() else { return };
-            if let Err(error) = self.adopt(project).await {
-                tracing::error!(%project, %error, "the project cannot be loaded");
-                self.parked.insert(project);
-            }
+    fn wants(&mut self, candidate: &Adoptable) -> bool {
+        let Adoptable { project, mail, .. } = *candidate;
+        if self.projects.contains_key(&project) || self.adopting.contains_key(&project)
+        {
+            return false;
         }
+        // Once for each message, also where nothing else of the project is done here, or it
+        // could not be loaded before: whoever sent it waits for an answer.
+        let fresh = mail > 0 && self.answered.get(&project) != Some(&mail);
+        if self.parked.contains(&project) && !fresh {
+            return false;
+        }
+        if self.config.steer_only {
+            return self.wanted.contains(&project);
+        }
+        let alone = !self.config.store.is_shared();
+        self.config.all || self.wanted.contains(&project) || (alone && fresh)
+    }
+
+    /// Whether more projects would find free slots soon. One process alone takes all.
+    fn has_room(&self) -> bool {
+        if !self.config.store.is_shared() {
+            return true;
+        }
+        let waiting: usize =
+            self.projects.values().map(|owned| owned.queue.len()).sum();
+        let running = self.config.concurrency.saturating_sub(self.free);
+        self.projects.len() + self.adopting.len() < MOST_PROJECTS
+            && waiting + running + self.adopting.len() < 2 * self.config.concurrency
+    }
+
+    /// Whether a project is more urgent than something that waits here.
+    fn outranks(&self, candidate: &Adoptable) -> bool {
+        self.adopting.is_empty()
+            && self.projects.len() < MOST_PROJECTS
+            && self.startable.iter().any(|project| {
+                let owned = self.projects.get(project);
+                owned.is_some_and(|owned| owned.row.priority < candidate.priority)
+            })
     }
 
     /// Takes a project over: restores it, settles what the process before left running.
-    pub(super) async fn adopt(&mut self, project: ProjectId) -> Result<(), StoreError> {
+    pub(super) fn begin_adoption(
+        &mut self,
+        project: ProjectId,
+        reply: Option<AdoptReply>,
+    ) {
+        if let Some(replies) = self.adopting.get_mut(&project) {
+            replies.extend(reply);
+            return;
+        }
         if let Some(owned) = self.projects.get_mut(&project) {
             // A replay may ask for a project that has just ended here, and a caller for one
             // that was taken for a message only.
             if !owned.run.state().is_terminal() && !owned.steered {
-                return Ok(());
+                return answer(reply, Ok(()));
             }
             if owned.is_busy() {
                 owned.again = true;
-                return Ok(());
+                return answer(reply, Ok(()));
             }
             self.forget(project);
         }
-        if self.draining {
-            return Ok(());
+        if self.draining || !self.alive {
+            return answer(reply, Ok(()));
         }
-        let session = self.config.session;
-        let store = self.config.store.clone();
-        // Looked at before it is taken: what cannot run here is left as it is.
-        let Some(row) = store.row(project).await? else { return Err(unknown()) };
-        let plan = self.config.plans.get(&store, row.plan_hash).await?;
-        let foreign = !self.config.all && !self.wanted.contains(&project);
-        let refused = match self.config.steer_only {
-            true => None,
-            false => self.config.kinds.refused(&plan),
-        };
-        let steered = self.config.steer_only || foreign || refused.is_some();
-        if steered && !self.config.steer_only && row.mail == 0 {
-            return match refused {
-                Some((kind, reason)) => {
-                    let message = format!("`{kind}` is refused here: {reason}");
-                    Err(StoreError::new(StoreErrorKind::Other, message))
+        self.adopting.insert(project, reply.into_iter().collect());
+        let (config, session) = (Arc::clone(&self.config), self.session);
+        let foreign = !config.all && !self.wanted.contains(&project);
+        let inbox = self.inbox_sender.clone();
+        self.attempts.spawn(async move {
+            let result = adopt(&config, session, project, foreign).await;
+            let _ = inbox.send(Message::Adopted { project, result });
+        });
+    }
+
+    /// An adoption ended.
+    pub(super) fn adopted(
+        &mut self,
+        project: ProjectId,
+        result: Result<Adoption, StoreError>,
+    ) {
+        let replies = self.adopting.remove(&project).unwrap_or_default();
+        let result = match result {
+            Ok(Adoption::Taken { session, adopted, owned }) => {
+                if session == self.session && self.alive {
+                    self.parked.remove(&project);
+                    self.answered.remove(&project);
+                    self.take(*adopted, *owned);
+                    if self.draining {
+                        self.give_back_unbegun();
+                    }
                 }
-                None => Ok(()),
-            };
-        }
-        let Some(adopted) = store.adopt(session, project).await? else {
-            return Err(unknown());
+                Ok(())
+            }
+            Ok(Adoption::Left) => Ok(()),
+            Err(error) => {
+                if !error.is_transient() {
+                    self.parked.insert(project);
+                }
+                if replies.is_empty() {
+                    tracing::error!(%project, %error, "the project cannot be loaded");
+                }
+                Err(error)
+            }
         };
-        let (loads, epoch) = (adopted.project.row.loads, adopted.project.row.epoch);
-        if loads >= POISON {
-            let now = self.config.clock.now();
-            store.park(session, project, epoch, "poison", now).await?;
-            let message =
-                format!("{POISON} workers died while they loaded it; it is paused");
-            return Err(StoreError::new(StoreErrorKind::Other, message));
+        for reply in replies {
+            let _ = reply.send(result.clone());
         }
-        let (adopted, owned) = tokio::task::spawn_blocking(move || {
-            let owned = Owned::new(&adopted, plan, session);
-            (adopted, owned)
-        })
-        .await
-        .map_err(damaged)?;
-        let owned = owned.map_err(damaged)?;
-        if loads > 1 {
-            // It was loaded: whatever ended the workers before it was not that.
-            store.loaded(session, project, epoch).await?;
-        }
-        self.take(adopted, Owned { steered, ..owned });
-        Ok(())
     }
 
     fn take(&mut self, adopted: Adopted, mut owned: Owned) {
         let project = owned.id();
+        for claim in &adopted.project.claims {
+            let state = match claim.claimed_at {
+                Some(_) => OfferState::Taken,
+                None => OfferState::Sent,
+            };
+            owned.offers.insert(claim.no, state);
+        }
         if owned.row.charged {
             // One of these may have ended the process before its start was written. This
             // time it is written first, so that it is charged if it does so again.
@@ -130,8 +179,11 @@ impl Scheduler {
             owned.careful = owned.run.ready_steps().chain(running).collect();
         }
         let charged = owned.row.charged;
-        let left: Vec<StepNo> = owned.run.running_steps().collect();
-        let ready: Vec<StepNo> = owned.run.ready_steps().collect();
+        let elsewhere = |no: &StepNo| owned.offers.contains_key(no);
+        let left: Vec<StepNo> =
+            owned.run.running_steps().filter(|no| !elsewhere(no)).collect();
+        let ready: Vec<StepNo> =
+            owned.run.ready_steps().filter(|no| !elsewhere(no)).collect();
         let begun = owned.row.began_at.is_some();
         self.projects.insert(project, owned);
         for no in ready {
@@ -146,42 +198,66 @@ impl Scheduler {
             let decisions = owned.run.begin(self.config.clock.now());
             self.record(project, decisions, true);
         }
-        for mail in adopted.mail {
-            self.deliver(mail);
+        if !adopted.project.claims.is_empty() {
+            // What was offered had waited long enough.
+            self.apply(project, Event::Tick, true);
         }
+        self.take_letters(project, adopted.letters);
+        self.reconcile_offers(project);
         self.close(project);
         self.release_if_ended(project);
-    }
-
-    pub(super) fn deliver(&mut self, mail: Mail) {
-        let Some(owned) = self.projects.get_mut(&mail.project) else { return };
-        if owned.pending.mail_is_known(mail.id) || owned.mail_in_flight(mail.id) {
-            return;
-        }
-        owned.consume(&mail);
-        self.dirty.insert(mail.project);
-        let event = match mail.kind {
-            MailKind::Cancel => Event::Cancel,
-            MailKind::Pause => Event::Pause,
-            MailKind::Resume => Event::Resume,
-        };
-        self.apply(mail.project, event, true);
-        if mail.kind == MailKind::Resume {
-            self.wake(mail.project);
-        }
-        // Even a message that came too late is consumed by a commit.
-        self.uncommitted += 1;
     }
 
     /// Lets go of a project that has ended (its last commit has freed the row), or that was
     /// taken for the moment of a message.
     pub(super) fn release_if_ended(&mut self, project: ProjectId) {
         let Some(owned) = self.projects.get(&project) else { return };
-        if !(owned.run.state().is_terminal() || owned.steered) || owned.is_busy() {
+        let over = owned.run.state().is_terminal() || owned.steered;
+        if !over || owned.is_busy() || owned.reading {
             return;
         }
-        if self.forget(project).is_some_and(|owned| owned.again) {
-            self.adoptions.push_back(project);
+        if owned.run.state().is_terminal() {
+            self.wanted.remove(&project);
+        }
+        if owned.again || owned.freed {
+            if self.forget(project).is_some_and(|owned| owned.again) {
+                self.begin_adoption(project, None);
+            }
+            return;
+        }
+        let wake_at = (!owned.run.state().is_terminal()).then_some(Timestamp::EPOCH);
+        self.give_back(project, wake_at);
+    }
+
+    /// Gives a project back until a time, or until a message comes.
+    pub(super) fn give_back(&mut self, project: ProjectId, wake_at: Option<Timestamp>) {
+        let Some(owned) = self.forget(project) else { return };
+        let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
+        let (session, epoch) = (self.session, owned.row.epoch);
+        self.releasing.insert(project);
+        self.attempts.spawn(async move {
+            // Zero: a message that nobody has read keeps the project here.
+            let released = loop {
+                match store.release(session, project, epoch, 0, wake_at).await {
+                    Ok(released) => break released,
+                    Err(error) if error.is_transient() && store.is_shared() => {
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%project, %error, "it was not given back");
+                        break true;
+                    }
+                }
+            };
+            let _ = inbox.send(Message::Released { project, released });
+        });
+    }
+
+    /// A project was given back; where a message was quicker, it is taken once more.
+    pub(super) fn released(&mut self, project: ProjectId, released: bool) {
+        self.releasing.remove(&project);
+        if !released && !self.draining {
+            self.begin_adoption(project, None);
         }
     }
 
@@ -203,17 +279,10 @@ impl Scheduler {
         Some(owned)
     }
 
-    /// Ends the session; when steps still run, its row tells that it drained.
-    pub(super) async fn leave(&mut self) {
-        let running = self
-            .projects
-            .values()
-            .any(|owned| owned.run.running_steps().next().is_some());
-        if running {
-            return;
-        }
-        if let Err(error) = self.config.store.end_session(self.config.session).await {
-            tracing::warn!(%error, "the session was not ended");
+    /// Drops a project that is not ours any more: its attempts end at once.
+    pub(super) fn drop_project(&mut self, project: ProjectId) {
+        if let Some(owned) = self.forget(project) {
+            owned.abort_all();
         }
     }
 
@@ -233,11 +302,80 @@ impl Scheduler {
     }
 
     /// Looks at the steps again that a pause has held.
-    fn wake(&mut self, project: ProjectId) {
+    pub(super) fn wake(&mut self, project: ProjectId) {
         let Some(owned) = self.projects.get_mut(&project) else { return };
         for no in std::mem::take(&mut owned.held_instant) {
             self.instant.push_back((project, no));
         }
+    }
+}
+
+/// Looks at a project before it takes it: what cannot run here is left as it is.
+async fn adopt(
+    config: &Config,
+    session: SessionId,
+    project: ProjectId,
+    foreign: bool,
+) -> Result<Adoption, StoreError> {
+    let store = &config.store;
+    let patient = |error: &StoreError| error.is_transient() && store.is_shared();
+    let row = loop {
+        match store.row(project).await {
+            Err(error) if patient(&error) => tokio::time::sleep(AGAIN).await,
+            row => break row?,
+        }
+    };
+    let Some(row) = row else { return Err(unknown()) };
+    let plan = config.plans.get(store, row.plan_hash).await?;
+    // On a shared database any process may own: what it cannot run, others can.
+    let refused = match config.steer_only || store.is_shared() {
+        true => None,
+        false => config.kinds.refused(&plan),
+    };
+    let steered = config.steer_only || foreign || refused.is_some();
+    if steered && !config.steer_only && row.mail == 0 {
+        return match refused {
+            Some((kind, reason)) => {
+                let message = format!("`{kind}` is refused here: {reason}");
+                Err(StoreError::new(StoreErrorKind::Other, message))
+            }
+            None => Ok(Adoption::Left),
+        };
+    }
+    // A lost answer may have been a yes: the same again takes what is ours already.
+    let adopted = loop {
+        match store.adopt(session, project).await {
+            Err(error) if patient(&error) => tokio::time::sleep(AGAIN).await,
+            adopted => break adopted?,
+        }
+    };
+    let Some(adopted) = adopted else { return Ok(Adoption::Left) };
+    let (loads, epoch) = (adopted.project.row.loads, adopted.project.row.epoch);
+    if loads >= POISON {
+        let now = config.clock.now();
+        store.park(session, project, epoch, "poison", now).await?;
+        let message =
+            format!("{POISON} workers died while they loaded it; it is paused");
+        return Err(StoreError::new(StoreErrorKind::Other, message));
+    }
+    let (adopted, owned) = tokio::task::spawn_blocking(move || {
+        let owned = Owned::new(&adopted, plan, session);
+        (adopted, owned)
+    })
+    .await
+    .map_err(damaged)?;
+    let owned = owned.map_err(damaged)?;
+    if loads > 1 {
+        // It was loaded: whatever ended the workers before it was not that.
+        store.loaded(session, project, epoch).await?;
+    }
+    let owned = Box::new(Owned { steered, ..owned });
+    Ok(Adoption::Taken { session, adopted: Box::new(adopted), owned })
+}
+
+fn answer(reply: Option<AdoptReply>, result: Result<(), StoreError>) {
+    if let Some(reply) = reply {
+        let _ = reply.send(result);
     }
 }
 

@@ -1,29 +1,26 @@
 //! Committing: what runs decide is gathered by project, written in one transaction at a
 //! time, and carried out once that is durable.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Then,
     bind::{Binder, Bound},
     owned::Owned,
     scheduler::Scheduler,
+    settle::{Settled, settle},
 };
 use crate::{
     ProjectId, StepError,
+    plan::StepNo,
     run::{Decisions, Event, Output},
-    store::{MAX_OUTPUT, StoreError, StoreErrorKind},
+    store::{MAX_OUTPUT, StoreError},
 };
 
 /// At most so many transitions may wait to be written; above, nothing starts.
 const MOST_UNCOMMITTED: usize = 4_096;
 /// At most so many bytes of outputs may wait to be written.
 const MOST_UNCOMMITTED_BYTES: usize = 64 * 1024 * 1024;
-/// A database that another program holds is tried again after this.
-const RETRY_COMMIT: Duration = Duration::from_millis(500);
-/// How often a refused commit is tried before the worker gives up.
-const COMMIT_TRIES: u32 = 6;
-
 impl Scheduler {
     /// Whether so little waits to be written that steps may start.
     pub(super) fn may_record(&self) -> bool {
@@ -88,6 +85,7 @@ impl Scheduler {
             }
         }
         self.arm(project);
+        self.reconcile_offers(project);
         if complete {
             self.close(project);
         }
@@ -144,7 +142,7 @@ impl Scheduler {
         if self.committing || !self.is_dirty() {
             return;
         }
-        let session = self.config.session;
+        let session = self.session;
         let mut parts = Vec::with_capacity(self.dirty.len());
         for project in std::mem::take(&mut self.dirty) {
             if let Some(owned) = self.projects.get_mut(&project) {
@@ -160,20 +158,8 @@ impl Scheduler {
         self.committing = true;
         let logs = std::mem::take(&mut self.logs);
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
-        let parts = Arc::new(parts);
         self.attempts.spawn(async move {
-            let mut result = store.commit(Arc::clone(&parts), logs.clone()).await;
-            for _ in 1..COMMIT_TRIES {
-                // A refused commit wrote nothing, so the same bytes go again.
-                if !result
-                    .as_ref()
-                    .is_err_and(|error| error.kind() == StoreErrorKind::Busy)
-                {
-                    break;
-                }
-                tokio::time::sleep(RETRY_COMMIT).await;
-                result = store.commit(Arc::clone(&parts), logs.clone()).await;
-            }
+            let result = settle(&store, parts, logs).await;
             let _ = inbox.send(super::Message::Committed { result });
         });
     }
@@ -181,30 +167,54 @@ impl Scheduler {
     /// The commit is durable: carries out what was decided.
     pub(super) fn committed(
         &mut self,
-        result: Result<Vec<ProjectId>, StoreError>,
+        result: Result<Settled, StoreError>,
     ) -> Result<(), StoreError> {
         self.committing = false;
         self.in_flight = (0, 0);
-        for project in result? {
-            tracing::warn!(%project, "the project was taken over by another process");
-            self.forget(project);
+        let settled = result?;
+        for (project, epoch) in settled.lost {
+            if self.owns(project, epoch) {
+                tracing::warn!(%project, "the project was taken over by another process");
+                self.drop_project(project);
+            }
+        }
+        for (project, epoch, error) in settled.refused {
+            if self.owns(project, epoch) {
+                tracing::error!(%project, %error, "the database refuses what was recorded");
+                self.refused(project, epoch);
+            }
+        }
+        for (project, mail) in settled.committed.mail {
+            if let Some(owned) = self.projects.get_mut(&project) {
+                owned.row.mail = mail;
+            }
+        }
+        let mut withdrawn: HashMap<ProjectId, Vec<StepNo>> = HashMap::new();
+        for (project, no) in settled.committed.withdrawn {
+            withdrawn.entry(project).or_default().push(no);
         }
         let mut ready = vec![];
         let mut launch = vec![];
-        let mut ended = vec![];
-        for (id, owned) in &mut self.projects {
-            let Some(carry) = owned.in_flight.take() else { continue };
+        let mut touched = vec![];
+        for (id, epoch) in settled.written {
+            let Some(owned) = self.projects.get_mut(&id) else { continue };
+            let Some(carry) = owned.in_flight.take_if(|_| owned.row.epoch == epoch)
+            else {
+                continue;
+            };
             owned.row.last_event = carry.upto;
-            ready.extend(carry.ready.into_iter().map(|no| (*id, no)));
+            owned.freed = carry.finished.is_some()
+                || (owned.freed || owned.run.state().is_terminal());
+            owned.consumptions +=
+                u64::from(!(carry.mail.is_empty() && carry.consumed.is_empty()));
+            ready.extend(carry.ready.into_iter().map(|no| (id, no)));
             for no in carry.stop {
                 if let Some(running) = owned.running.get(&no) {
                     running.stop.cancel();
                 }
             }
-            launch.extend(carry.launch.into_iter().map(|no| (*id, no)));
-            if owned.run.state().is_terminal() || owned.steered {
-                ended.push(*id);
-            }
+            launch.extend(carry.launch.into_iter().map(|no| (id, no)));
+            touched.push((id, carry.withdraw));
         }
         for (project, no) in ready {
             self.make_ready(project, no);
@@ -214,11 +224,35 @@ impl Scheduler {
                 self.launch(project, no, input);
             }
         }
-        for project in ended {
+        for (project, asked) in touched {
+            let withdrawn = withdrawn.remove(&project).unwrap_or_default();
+            self.withdrawn(project, &asked, &withdrawn);
+            self.read_unread(project);
             self.release_if_ended(project);
         }
         self.commits.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    fn owns(&self, project: ProjectId, epoch: i64) -> bool {
+        self.projects.get(&project).is_some_and(|owned| owned.row.epoch == epoch)
+    }
+
+    /// What was recorded cannot be stored. The memory of the project is ahead of the
+    /// database, so it is dropped whole and the project paused: what ran is in doubt, and
+    /// the same would be refused again.
+    fn refused(&mut self, project: ProjectId, epoch: i64) {
+        self.drop_project(project);
+        self.parked.insert(project);
+        let (store, session) = (self.config.store.clone(), self.session);
+        let now = self.config.clock.now();
+        self.attempts.spawn(async move {
+            let parked =
+                store.park(session, project, epoch, "store_refused", now).await;
+            if let Err(error) = parked {
+                tracing::error!(%project, %error, "the project could not be paused");
+            }
+        });
     }
 }
 

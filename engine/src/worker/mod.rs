@@ -1,9 +1,10 @@
 //! The worker: motion. Adopts projects, starts what the runs decide, commits what they
-//! record.
+//! record, and runs steps that other workers offer.
 //!
 //! One scheduler task owns every run, so no lock guards them; attempts run in tasks of
 //! their own and report by message; one commit is in flight at a time and the next one
-//! gathers meanwhile (group commit without a fixed wait).
+//! gathers meanwhile (group commit without a fixed wait). The scheduler itself never waits
+//! for the database: whatever asks it is a task that answers by message.
 //!
 //! Invariant: a decision is carried out only after the commit that holds its reason.
 
@@ -11,23 +12,35 @@ mod adopt;
 mod attempt;
 mod bind;
 mod commit;
+mod guests;
+mod heart;
+mod letters;
+mod offers;
 mod outputs;
 mod owned;
+mod pulse;
 mod scheduler;
+mod settle;
 mod start;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc::UnboundedSender, oneshot, watch};
 
-use self::attempt::Key;
+use self::{
+    adopt::Adoption,
+    attempt::Key,
+    guests::{GuestInput, Host},
+    heart::Heard,
+    settle::Settled,
+};
 use crate::{
-    Clock, Kinds, Outcome, ProjectId, SessionId, State, StepError,
+    Clock, Kinds, Outcome, ProjectId, State, StepError,
     handler::Note,
     plan::StepNo,
     plans::Plans,
     run::Output,
-    store::{Store, StoreError},
+    store::{Claim, Delivery, Letters, Pulse, Serves, Store, StoreError},
 };
 
 pub(crate) use self::scheduler::spawn;
@@ -40,7 +53,12 @@ pub(crate) struct Config {
     pub(crate) kinds: Kinds,
     pub(crate) state: State,
     pub(crate) clock: Clock,
-    pub(crate) session: SessionId,
+    /// What it was started as, for people.
+    pub(crate) command: String,
+    /// The queues and kinds it runs.
+    pub(crate) serves: Serves,
+    /// How long it is believed to be alive after a beat.
+    pub(crate) lease: Duration,
     /// How many steps may run at once.
     pub(crate) concurrency: usize,
     /// How many crashes quarantine a step.
@@ -55,11 +73,18 @@ pub(crate) struct Config {
     pub(crate) max_batch: usize,
 }
 
+/// Who waits for an adoption.
+pub(crate) type AdoptReply = oneshot::Sender<Result<(), StoreError>>;
+
 /// What the scheduler is told.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Execute this project.
-    Adopt { project: ProjectId, reply: oneshot::Sender<Result<(), StoreError>> },
+    Adopt { project: ProjectId, reply: AdoptReply },
+    /// An adoption ended.
+    Adopted { project: ProjectId, result: Result<Adoption, StoreError> },
+    /// A project was given back, or not: a message was quicker.
+    Released { project: ProjectId, released: bool },
     /// An attempt ended.
     Ended { key: Key, result: Result<Outcome, StepError> },
     /// An attempt said something.
@@ -71,7 +96,29 @@ pub(crate) enum Message {
         then: Then,
     },
     /// A commit ended.
-    Committed { result: Result<Vec<ProjectId>, StoreError> },
+    Committed { result: Result<Settled, StoreError> },
+    /// The mail of a project was read.
+    Letters {
+        project: ProjectId,
+        epoch: i64,
+        /// How many consumptions there had been when the reading began.
+        at: u64,
+        result: Result<Letters, StoreError>,
+    },
+    /// A look at the database ended; `None`: nothing has changed.
+    Looked { result: LookResult },
+    /// The heart has beaten.
+    Heard(Box<Heard>),
+    /// Offers of others were taken, or not.
+    Claimed { grant: uuid::Uuid, result: Result<Vec<Claim>, StoreError> },
+    /// A claimed step is ready to run here.
+    Hosted { claim: Claim, host: Result<(Host, GuestInput), Delivery> },
+    /// Outcomes of claimed steps were delivered, or not.
+    Delivered { batch: Arc<Vec<(Claim, Delivery)>>, result: Result<(), StoreError> },
+    /// Dead sessions were looked after.
+    Reaped,
+    /// The session was begun anew, after the one before was declared dead.
+    Reborn { result: Result<(), StoreError> },
     /// There may be mail, or a new project.
     Look,
     /// Drop what runs and end.
@@ -79,6 +126,11 @@ pub(crate) enum Message {
     /// Finish what runs, start nothing more.
     Shutdown { reply: oneshot::Sender<()> },
 }
+
+/// What a look at the database found: what tells the next change, and the pulse; `None`
+/// when nothing has changed.
+pub(crate) type LookResult =
+    Result<Option<(Option<(i64, u64)>, Box<Pulse>)>, StoreError>;
 
 /// Outputs that were read.
 pub(crate) type Fetched = Vec<(StepNo, Option<Output>)>;
@@ -100,6 +152,8 @@ pub(crate) struct Handle {
     pub(crate) commits: Arc<watch::Sender<u64>>,
     /// Why the worker stopped by itself, if it did.
     pub(crate) fatal: watch::Receiver<Option<StoreError>>,
+    /// The session of this worker.
+    pub(crate) session: watch::Receiver<crate::SessionId>,
 }
 
 impl Handle {
@@ -108,6 +162,12 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let _ = self.inbox.send(Message::Adopt { project, reply });
         answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Executes a project that may be there, without waiting for that.
+    pub(crate) fn adopt_later(&self, project: ProjectId) {
+        let (reply, _) = oneshot::channel();
+        let _ = self.inbox.send(Message::Adopt { project, reply });
     }
 
     /// Says that there may be mail or a new project.

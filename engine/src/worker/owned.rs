@@ -2,24 +2,25 @@
 //! that it has gathered.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use minijinja::Value;
+use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{bind::Surroundings, outputs::Outputs};
 use crate::{
     ProjectId, SessionId, Timestamp,
     plan::{Plan, StepNo},
-    run::{Decisions, Fact, Output, ProjectState, ReadyQueue, Record, Run},
-    store::{Adopted, Header, Mail, Part, ProjectRow},
+    run::{Decisions, Fact, Output, ProjectState, ReadyQueue, Record, Run, StepState},
+    store::{Adopted, Consumed, Header, Mail, Offer, Part, ProjectRow, StoredProject},
 };
 
 /// One project in the hands of this worker.
 #[derive(Debug)]
-pub(super) struct Owned {
+pub(crate) struct Owned {
     pub(super) run: Run,
     pub(super) queue: ReadyQueue,
     pub(super) outputs: Outputs,
@@ -44,6 +45,23 @@ pub(super) struct Owned {
     pub(super) armed: Option<Timestamp>,
     /// How many steps were started: fair share among projects.
     pub(super) served: u64,
+    /// Ready steps of a queue or kind that this worker does not run, by both.
+    pub(super) foreign: BTreeMap<(String, String), ReadyQueue>,
+    /// Steps that are offered to other workers, or run there.
+    pub(super) offers: HashMap<StepNo, OfferState>,
+    /// Messages that wait until offers are taken back.
+    pub(super) held: Vec<Mail>,
+    /// Whether its letters are being read, and whether they are to be read once more.
+    pub(super) reading: bool,
+    pub(super) read_again: bool,
+    /// Rises when letters were consumed: what was read before is out of date.
+    pub(super) consumptions: u64,
+    /// While steps run elsewhere: when its letters are read next, and how long to wait then.
+    pub(super) poll: Option<(Instant, std::time::Duration)>,
+    /// Whether its last commit has freed the row.
+    pub(super) freed: bool,
+    /// Since when nothing has happened.
+    pub(super) idle_since: Option<Instant>,
     pub(super) pending: Pending,
     /// What the commit in flight holds of this project.
     pub(super) in_flight: Option<Carry>,
@@ -55,6 +73,23 @@ pub(super) struct Running {
     pub(super) attempt: u32,
     /// Fires when the project wants it to stop.
     pub(super) stop: CancellationToken,
+    /// Whether it was stopped because the lease is over.
+    pub(super) cut: bool,
+    /// Ends it at once, where nothing of it may be kept.
+    pub(super) abort: Option<AbortHandle>,
+}
+
+/// Where an offered step stands, as far as its owner knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OfferState {
+    /// In the next commit.
+    Pending,
+    /// Durable, or on its way there.
+    Sent,
+    /// To be taken back, if nobody was quicker.
+    Withdrawing,
+    /// Somebody runs it.
+    Taken,
 }
 
 /// What the next commit will hold of a project, and what follows it.
@@ -66,6 +101,10 @@ pub(super) struct Pending {
     attempts: Vec<crate::run::PastAttempt>,
     pub(super) records: Vec<Record>,
     mail: Vec<i64>,
+    consumed: Vec<Consumed>,
+    pub(super) offers: Vec<Offer>,
+    pub(super) withdraw: Vec<StepNo>,
+    stop_claims: Vec<StepNo>,
     output: Option<Output>,
     reason: Option<String>,
     pub(super) carry: Carry,
@@ -80,16 +119,34 @@ pub(super) struct Carry {
     pub(super) finished: Option<ProjectState>,
     pub(super) upto: i64,
     pub(super) mail: Vec<i64>,
+    pub(super) consumed: Vec<Consumed>,
+    pub(super) withdraw: Vec<StepNo>,
+}
+
+/// What the expressions of a project see beside its steps.
+pub(super) fn surroundings(
+    stored: &StoredProject,
+    session: SessionId,
+) -> Result<Surroundings, serde_json::Error> {
+    let inputs: Value = serde_json::from_slice(&stored.inputs)?;
+    let (id, name) = (stored.row.id, stored.row.name.clone());
+    Ok(Surroundings { id, name, inputs, session })
 }
 
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
-        self.facts.is_empty() && self.records.is_empty() && self.mail.is_empty()
+        self.facts.is_empty()
+            && self.records.is_empty()
+            && self.mail.is_empty()
+            && self.consumed.is_empty()
+            && self.offers.is_empty()
+            && self.withdraw.is_empty()
+            && self.stop_claims.is_empty()
     }
 
-    /// Whether the effects of a message are in it.
-    pub(super) fn mail_is_known(&self, id: i64) -> bool {
-        self.mail.contains(&id)
+    /// How many letters it consumes.
+    pub(super) fn letters(&self) -> usize {
+        self.mail.len() + self.consumed.len()
     }
 
     /// How many transitions it holds.
@@ -108,16 +165,10 @@ impl Owned {
         let seed = *stored.row.id.uuid().as_bytes();
         let run =
             Run::restore(plan, seed, stored.facts.clone(), &stored.row.restored());
-        let inputs: Value = serde_json::from_slice(&stored.inputs)?;
         Ok(Self {
             queue: ReadyQueue::default(),
             outputs: Outputs::default(),
-            around: Surroundings {
-                id: stored.row.id,
-                name: stored.row.name.clone(),
-                inputs,
-                session,
-            },
+            around: surroundings(stored, session)?,
             row: stored.row.clone(),
             running: HashMap::new(),
             held_instant: vec![],
@@ -129,6 +180,15 @@ impl Owned {
             again: false,
             armed: None,
             served: 0,
+            foreign: BTreeMap::new(),
+            offers: HashMap::new(),
+            held: vec![],
+            reading: false,
+            read_again: false,
+            consumptions: 0,
+            poll: None,
+            freed: false,
+            idle_since: None,
             pending: Pending::default(),
             in_flight: None,
             run,
@@ -149,6 +209,30 @@ impl Owned {
         for running in self.running.values() {
             running.stop.cancel();
         }
+    }
+
+    /// Ends every running attempt at once: what comes of it counts no more.
+    pub(super) fn abort_all(&self) {
+        for running in self.running.values() {
+            running.stop.cancel();
+            if let Some(abort) = &running.abort {
+                abort.abort();
+            }
+        }
+    }
+
+    /// Whether another step may start, here or elsewhere: open offers count, because they
+    /// may be taken at any moment.
+    pub(super) fn may_start(&self) -> bool {
+        let most = self.run.plan().max_parallel();
+        let below = |most| self.run.busy() + self.offered() < most;
+        self.run.may_start() && most.is_none_or(below)
+    }
+
+    /// How many offered steps are not counted as running.
+    fn offered(&self) -> u32 {
+        let ready = |no: &&StepNo| self.run.step_state(**no) == StepState::Ready;
+        u32::try_from(self.offers.keys().filter(ready).count()).unwrap_or(u32::MAX)
     }
 
     /// Adds decisions to the part.
@@ -174,7 +258,13 @@ impl Owned {
         pending.attempts.extend(decisions.attempts);
         pending.records.extend(decisions.records);
         pending.carry.ready.extend(decisions.ready);
-        pending.carry.stop.extend(decisions.stop);
+        for no in decisions.stop {
+            // What runs elsewhere is stopped through its claim, in the same commit.
+            match self.offers.contains_key(&no) {
+                true => pending.stop_claims.push(no),
+                false => pending.carry.stop.push(no),
+            }
+        }
         pending.carry.finished = decisions.finished.or(pending.carry.finished);
     }
 
@@ -186,9 +276,29 @@ impl Owned {
         self.pending.mail.push(mail.id);
     }
 
-    /// Whether the commit in flight holds the effects of a message.
-    pub(super) fn mail_in_flight(&self, id: i64) -> bool {
-        self.in_flight.as_ref().is_some_and(|carry| carry.mail.contains(&id))
+    pub(super) fn consume_outcome(&mut self, consumed: Consumed) {
+        self.pending.consumed.push(consumed);
+    }
+
+    /// Stops a claim whose step has ended without it.
+    pub(super) fn stop_claim(&mut self, no: StepNo) {
+        self.pending.stop_claims.push(no);
+    }
+
+    /// Whether the effects of a message are on their way to the store.
+    pub(super) fn knows_mail(&self, id: i64) -> bool {
+        self.pending.mail.contains(&id)
+            || self.held.iter().any(|mail| mail.id == id)
+            || self.in_flight.as_ref().is_some_and(|carry| carry.mail.contains(&id))
+    }
+
+    /// Whether the outcome of a claim is on its way to the store.
+    pub(super) fn knows_outcome(&self, outcome: &Consumed) -> bool {
+        self.pending.consumed.contains(outcome)
+            || self
+                .in_flight
+                .as_ref()
+                .is_some_and(|carry| carry.consumed.contains(outcome))
     }
 
     pub(super) fn close(&mut self, output: Option<Output>, reason: Option<String>) {
@@ -227,6 +337,10 @@ impl Owned {
             attempts: pending.attempts,
             records: pending.records,
             mail: pending.mail,
+            consumed: pending.consumed,
+            offers: pending.offers,
+            withdraw: pending.withdraw,
+            stop: pending.stop_claims,
             header: Header {
                 state: self.run.state(),
                 reason: self.row.reason.clone(),
@@ -241,6 +355,12 @@ impl Owned {
         let mut carry = pending.carry;
         carry.upto = part.upto();
         carry.mail.clone_from(&part.mail);
+        carry.consumed.clone_from(&part.consumed);
+        carry.withdraw.clone_from(&part.withdraw);
+        for offer in &part.offers {
+            self.offers.insert(offer.no, OfferState::Sent);
+        }
+        self.idle_since = None;
         self.in_flight = Some(carry);
         part
     }

@@ -12,21 +12,31 @@ use tokio::{
         oneshot, watch,
     },
     task::JoinSet,
+    time::Instant,
 };
 
-use super::{Config, Handle, Message, Then, attempt::Key, bind::Input, owned::Owned};
+use super::{
+    AdoptReply, Config, Handle, Message, Then,
+    attempt::Key,
+    bind::Input,
+    guests::Guests,
+    heart::{self, Vitals},
+    owned::Owned,
+};
 use crate::{
-    ErrorClass, Outcome, ProjectId, StepError, Timestamp,
+    ErrorClass, Outcome, ProjectId, SessionId, StepError, Timestamp,
     handler::Note,
     plan::StepNo,
     run::{Decisions, Event, Record, RecordKind},
-    store::{ExecutorLock, LogLine, StoreError, StoreErrorKind},
+    store::{Adoptable, ExecutorLock, LogLine, Other, StoreError, StoreErrorKind},
 };
 
 /// A start is written with the next commit, at the latest after this.
 const START_FLUSH: Duration = Duration::from_millis(25);
 /// How often the file is asked whether another process has written.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long the end of the session may take.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How often the progress of one step is recorded.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// After handlers were told to stop at the end of the grace.
@@ -38,7 +48,10 @@ const MESSAGES_A_ROUND: usize = 1_024;
 const MOST_LOGS: usize = 10_000;
 
 pub(super) struct Scheduler {
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
+    pub(super) session: SessionId,
+    /// Whether the session has begun and was not declared dead.
+    pub(super) alive: bool,
     pub(super) projects: HashMap<ProjectId, Owned>,
     /// Projects with something to write.
     pub(super) dirty: BTreeSet<ProjectId>,
@@ -70,18 +83,39 @@ pub(super) struct Scheduler {
     pub(super) logs: Vec<LogLine>,
     pub(super) committing: bool,
     /// When the oldest unwritten start must be written.
-    pub(super) flush_at: Option<tokio::time::Instant>,
-    pub(super) adoptions: VecDeque<ProjectId>,
+    pub(super) flush_at: Option<Instant>,
+    /// Projects that are being taken over, and who waits for that.
+    pub(super) adopting: HashMap<ProjectId, Vec<AdoptReply>>,
+    /// Projects that wait for an owner, as heard last.
+    pub(super) candidates: VecDeque<Adoptable>,
+    /// Projects that are being given back.
+    pub(super) releasing: HashSet<ProjectId>,
+    /// Projects that the database calls ours and that are not in our hands.
+    pub(super) strays: HashSet<ProjectId>,
     /// Projects that could not be loaded: they are not tried again by themselves.
     pub(super) parked: HashSet<ProjectId>,
     /// Projects that this worker was asked to execute.
     pub(super) wanted: HashSet<ProjectId>,
-    /// Messages for which a project was taken.
-    pub(super) answered: HashSet<i64>,
+    /// Unread messages for which projects were taken.
+    pub(super) answered: HashMap<ProjectId, i64>,
     pub(super) commits: Arc<watch::Sender<u64>>,
+    pub(super) session_sender: watch::Sender<SessionId>,
+    /// What is shared with the heart, where there is one.
+    pub(super) vitals: Option<Arc<Vitals>>,
+    /// When the last beat was sent that was answered.
+    pub(super) last_beat: Instant,
+    /// The other sessions.
+    pub(super) others: Vec<Other>,
+    /// Steps of projects of others.
+    pub(super) guests: Guests,
+    /// When a step may be offered that is too young now.
+    pub(super) offer_at: Option<Instant>,
+    pub(super) reaping: bool,
+    pub(super) looking: bool,
+    pub(super) look_again: bool,
+    pub(super) data_version: Option<(i64, u64)>,
     inbox: UnboundedReceiver<Message>,
     progress: HashMap<Key, Timestamp>,
-    data_version: (i64, u64),
     fatal: Arc<watch::Sender<Option<StoreError>>>,
     shutdown: Vec<oneshot::Sender<()>>,
     aborted: bool,
@@ -89,19 +123,37 @@ pub(super) struct Scheduler {
 }
 
 /// Starts a worker. The caller has begun its session; the lock ends with the worker.
-pub(crate) fn spawn(config: Config, lock: ExecutorLock) -> Handle {
+pub(crate) fn spawn(
+    config: Config,
+    session: SessionId,
+    lock: Option<ExecutorLock>,
+) -> Result<Handle, StoreError> {
     let (inbox_sender, inbox) = mpsc::unbounded_channel();
     let commits = Arc::new(watch::Sender::new(0));
     let (fatal, fatal_receiver) = watch::channel(None);
+    let (session_sender, session_receiver) = watch::channel(session);
     let fatal = Arc::new(fatal);
+    let vitals = match config.store.is_shared() {
+        true => {
+            let vitals = Arc::new(Vitals::new(session));
+            let (store, inbox) = (config.store.clone(), inbox_sender.clone());
+            heart::start(store, config.lease, Arc::clone(&vitals), inbox)
+                .map_err(|error| StoreError::new(StoreErrorKind::Other, error))?;
+            Some(vitals)
+        }
+        false => None,
+    };
     let handle = Handle {
         inbox: inbox_sender.clone(),
         commits: Arc::clone(&commits),
         fatal: fatal_receiver,
+        session: session_receiver,
     };
     let scheduler = Scheduler {
         free: config.concurrency.max(1),
-        config,
+        config: Arc::new(config),
+        session,
+        alive: true,
         projects: HashMap::new(),
         dirty: BTreeSet::new(),
         timers: BTreeSet::new(),
@@ -123,16 +175,28 @@ pub(crate) fn spawn(config: Config, lock: ExecutorLock) -> Handle {
         progress: HashMap::new(),
         committing: false,
         flush_at: None,
-        adoptions: VecDeque::new(),
+        adopting: HashMap::new(),
+        candidates: VecDeque::new(),
+        releasing: HashSet::new(),
+        strays: HashSet::new(),
         parked: HashSet::new(),
         wanted: HashSet::new(),
-        answered: HashSet::new(),
-        data_version: (-1, 0),
+        answered: HashMap::new(),
+        session_sender,
+        vitals,
+        last_beat: Instant::now(),
+        others: vec![],
+        guests: Guests::default(),
+        offer_at: None,
+        reaping: false,
+        looking: false,
+        look_again: false,
+        data_version: None,
         commits: Arc::clone(&commits),
         fatal: Arc::clone(&fatal),
         shutdown: vec![],
         aborted: false,
-        lock: Some(lock),
+        lock,
     };
     let work = tokio::spawn(scheduler.run());
     tokio::spawn(async move {
@@ -143,7 +207,7 @@ pub(crate) fn spawn(config: Config, lock: ExecutorLock) -> Handle {
             commits.send_modify(|count| *count += 1);
         }
     });
-    handle
+    Ok(handle)
 }
 
 impl Scheduler {
@@ -156,6 +220,12 @@ impl Scheduler {
             tracing::error!(%error, "the worker has stopped");
             // Before anybody can see that it is gone.
             self.fatal.send_replace(Some(error));
+        } else if self.draining {
+            // Only now: nothing of ours runs any more when others take it.
+            self.leave().await;
+        }
+        if let Some(vitals) = &self.vitals {
+            vitals.stop();
         }
         self.inbox.close();
         drop(self.lock.take());
@@ -166,14 +236,26 @@ impl Scheduler {
         }
     }
 
+    /// Ends the session: what it owns is free at once, and charged to nobody.
+    fn leave(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (store, session) = (self.config.store.clone(), self.session);
+        async move {
+            match tokio::time::timeout(LEAVE, store.end_session(session)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the session was not ended"),
+                Err(_) => tracing::warn!("the session was not ended in time"),
+            }
+        }
+    }
+
     async fn work(&mut self) -> Result<(), StoreError> {
-        let mut next_look = tokio::time::Instant::now();
-        let mut grace_ends: Option<tokio::time::Instant> = None;
+        let mut next_look = Instant::now();
+        let mut grace_ends: Option<Instant> = None;
         let mut told_to_stop = false;
         loop {
             for _ in 0..MESSAGES_A_ROUND {
                 let Ok(message) = self.inbox.try_recv() else { break };
-                self.handle(message).await?;
+                self.handle(message)?;
                 if self.uncommitted >= self.config.max_batch {
                     break;
                 }
@@ -181,66 +263,88 @@ impl Scheduler {
             if self.aborted {
                 return Ok(());
             }
-            if next_look <= tokio::time::Instant::now() {
-                next_look = tokio::time::Instant::now() + LOOK;
-                self.look().await;
+            if next_look <= Instant::now() {
+                next_look = Instant::now() + LOOK;
+                self.look(false);
             }
-            self.adopt_waiting().await;
+            self.check_lease();
+            self.adopt_waiting();
             self.tick();
             self.start_steps();
+            self.offer_steps();
+            self.claim_offers();
+            self.poll_letters();
             self.flush();
+            self.deliver_outcomes();
+            if let Some(vitals) = &self.vitals {
+                let idle = self.free + self.guests.reserved();
+                vitals
+                    .round(self.config.concurrency.saturating_sub(idle), self.hunger());
+            }
             if self.draining {
-                let end = *grace_ends.get_or_insert_with(|| {
-                    tokio::time::Instant::now() + self.config.grace
-                });
-                let running =
-                    self.projects.values().any(|owned| !owned.running.is_empty());
-                let over = tokio::time::Instant::now() >= end;
+                self.give_back_unbegun();
+                let end = *grace_ends
+                    .get_or_insert_with(|| Instant::now() + self.config.grace);
+                let running = self.guests.count() > 0
+                    || self.projects.values().any(|owned| !owned.running.is_empty());
+                let over = Instant::now() >= end;
+                let busy = self.committing || self.guests.is_delivering();
                 if over && !told_to_stop {
                     told_to_stop = true;
                     self.stop_attempts();
-                    grace_ends = Some(tokio::time::Instant::now() + LAST_WORDS);
-                } else if (over || !running) && !self.committing && !self.is_dirty() {
-                    self.leave().await;
+                    grace_ends = Some(Instant::now() + LAST_WORDS);
+                } else if (over || !running) && !busy && !self.is_dirty() {
                     return Ok(());
                 } else if (over || !running) && !self.committing {
                     // Only starts are left unwritten: the next flush takes them.
-                    self.flush_at = Some(tokio::time::Instant::now());
+                    self.flush_at = Some(Instant::now());
+                }
+                // The database is away: what is not written now is not waited for.
+                if over && told_to_stop && Instant::now() >= end + LEAVE {
+                    return Ok(());
                 }
             }
             let timer = self.timers.first().map(|(due, _)| *due);
             let clock = self.config.clock.clone();
             let flush_at = self.flush_at.filter(|_| !self.committing);
-            let look_at = grace_ends.map_or(next_look, |end| end.min(next_look));
-            let more = !self.adoptions.is_empty();
+            let wake_at =
+                [Some(next_look), grace_ends, self.next_poll(), self.offer_at];
+            let wake_at = wake_at.into_iter().flatten().min().unwrap_or(next_look);
             tokio::select! {
                 biased;
                 message = self.inbox.recv() => match message {
-                    Some(message) => self.handle(message).await?,
+                    Some(message) => self.handle(message)?,
                     None => return Ok(()),
                 },
-                () = std::future::ready(()), if more => {}
                 () = sleep_until(flush_at) => self.flush_starts(),
                 () = async { match timer {
                     Some(due) => clock.sleep_until(due).await,
                     None => std::future::pending().await,
                 } } => {}
-                () = tokio::time::sleep_until(look_at) => {}
+                () = tokio::time::sleep_until(wake_at) => {}
             }
             // Ended tasks are reaped so that the set does not grow.
             while self.attempts.try_join_next().is_some() {}
         }
     }
 
-    async fn handle(&mut self, message: Message) -> Result<(), StoreError> {
+    fn handle(&mut self, message: Message) -> Result<(), StoreError> {
         match message {
             Message::Adopt { project, reply } => {
                 self.wanted.insert(project);
                 // Its trouble is its own: the others go on.
-                let result = self.adopt(project).await;
-                let _ = reply.send(result);
+                self.begin_adoption(project, Some(reply));
             }
-            Message::Ended { key, result } => self.ended(key, result),
+            Message::Adopted { project, result } => self.adopted(project, result),
+            Message::Released { project, released } => self.released(project, released),
+            Message::Ended { key, result } => {
+                let mut result = Some(result);
+                if !self.guest_ended(key, &mut result)
+                    && let Some(result) = result
+                {
+                    self.ended(key, result);
+                }
+            }
             Message::Note { key, generation, note } => {
                 self.note(key, generation, note);
             }
@@ -248,7 +352,17 @@ impl Scheduler {
                 self.fetched(project, outputs, then);
             }
             Message::Committed { result } => self.committed(result)?,
-            Message::Look => self.look_now().await,
+            Message::Letters { project, epoch, at, result } => {
+                self.letters(project, (epoch, at), result);
+            }
+            Message::Looked { result } => self.looked(result),
+            Message::Heard(heard) => self.heard(*heard),
+            Message::Claimed { grant, result } => self.claimed(grant, result),
+            Message::Hosted { claim, host } => self.hosted(claim, host),
+            Message::Delivered { batch, result } => self.delivered(&batch, result),
+            Message::Reaped => self.reaping = false,
+            Message::Reborn { result } => self.reborn(result)?,
+            Message::Look => self.look(true),
             Message::Abort { reply } => {
                 self.shutdown.push(reply);
                 self.aborted = true;
@@ -256,15 +370,34 @@ impl Scheduler {
             Message::Shutdown { reply } => {
                 self.shutdown.push(reply);
                 if !std::mem::replace(&mut self.draining, true) {
-                    // First of all: a death from here on charges no step with a crash.
-                    let session = self.config.session;
-                    if let Err(error) = self.config.store.drain_session(session).await {
-                        tracing::warn!(%error, "the end was not announced");
-                    }
+                    self.announce_end();
                 }
             }
         }
         Ok(())
+    }
+
+    /// First of all: a death from here on charges no step with a crash.
+    fn announce_end(&mut self) {
+        let (store, session) = (self.config.store.clone(), self.session);
+        self.attempts.spawn(async move {
+            if let Err(error) = store.drain_session(session).await {
+                tracing::warn!(%error, "the end was not announced");
+            }
+        });
+    }
+
+    /// How many steps of others this worker could run, those that it runs already included:
+    /// the window of offers must not run empty while they last.
+    fn hunger(&self) -> usize {
+        let own = self
+            .startable
+            .iter()
+            .any(|project| self.projects.get(project).is_some_and(Owned::may_start));
+        match self.config.all && self.may_begin() && !own {
+            true => self.free + self.guests.reserved() + self.guests.count(),
+            false => 0,
+        }
     }
 
     fn ended(&mut self, key: Key, result: Result<Outcome, StepError>) {
@@ -278,7 +411,7 @@ impl Scheduler {
         {
             return;
         }
-        owned.running.remove(&key.no);
+        let cut = owned.running.remove(&key.no).is_some_and(|running| running.cut);
         self.free += 1;
         if self.suspect == Some((key.project, key.no)) {
             self.free_suspects();
@@ -295,6 +428,10 @@ impl Scheduler {
             // Interrupted by the end of this process: the next one starts it again.
             Err(error) if self.draining && error.class == ErrorClass::Cancelled => {
                 return;
+            }
+            // Interrupted because the lease was over: through no fault of its own.
+            Err(error) if cut && error.class == ErrorClass::Cancelled => {
+                Event::Lost { no, charged: false, limit: 0 }
             }
             Err(error) => Event::Failed { no, attempt, error },
         };
@@ -387,29 +524,18 @@ impl Scheduler {
     }
 
     pub(super) fn flush_soon(&mut self) {
-        self.flush_at.get_or_insert(tokio::time::Instant::now() + START_FLUSH);
-    }
-
-    /// Whether anybody has submitted a project or sent a message.
-    async fn look(&mut self) {
-        match self.config.store.data_version().await {
-            Ok(version) => {
-                if std::mem::replace(&mut self.data_version, version) != version {
-                    self.look_now().await;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the database could not be looked at"),
-        }
+        self.flush_at.get_or_insert(Instant::now() + START_FLUSH);
     }
 
     fn stop_attempts(&mut self) {
+        self.guests.stop_all();
         for owned in self.projects.values() {
             owned.stop_all();
         }
     }
 }
 
-async fn sleep_until(at: Option<tokio::time::Instant>) {
+async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

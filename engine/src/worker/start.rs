@@ -22,7 +22,7 @@ use crate::{
 const SUSPECT: u32 = 2;
 
 /// A step whose inputs come to more bytes is not started: its worker would not survive it.
-const MOST_INPUT: usize = 512 * 1024 * 1024;
+pub(super) const MOST_INPUT: usize = 512 * 1024 * 1024;
 
 /// After outputs could not be read.
 const READ_AGAIN: Duration = Duration::from_millis(500);
@@ -37,8 +37,16 @@ impl Scheduler {
         if owned.run.step_state(no) != StepState::Ready || owned.steered {
             return;
         }
-        match owned.run.step(no).action {
-            Action::Run { .. } => {
+        match &owned.run.step(no).action {
+            Action::Run { kind, .. } => {
+                if owned.offers.contains_key(&no) {
+                    return;
+                }
+                let queue = &owned.run.policy(no).queue;
+                if self.config.store.is_shared() && !self.config.serves.has(queue, kind)
+                {
+                    return owned.push_foreign(no);
+                }
                 owned.queue.push(&owned.run, no);
                 self.startable.insert(project);
             }
@@ -51,7 +59,7 @@ impl Scheduler {
 
     /// Starts steps while there are slots.
     pub(super) fn start_steps(&mut self) {
-        if self.draining || self.config.steer_only {
+        if self.config.steer_only || !self.may_begin() {
             return;
         }
         while self.may_record()
@@ -87,7 +95,7 @@ impl Scheduler {
 
     /// Chooses the project whose next step starts: priority of project and step, then
     /// the fewest running steps, then the least service so far, then the longest path.
-    fn choose(&mut self) -> Option<ProjectId> {
+    pub(super) fn choose(&mut self) -> Option<ProjectId> {
         let mut best = None;
         let mut idle = vec![];
         for id in &self.startable {
@@ -96,7 +104,7 @@ impl Scheduler {
                 idle.push(*id);
                 continue;
             };
-            if !owned.run.may_start() {
+            if !owned.may_start() {
                 continue;
             }
             let rank = (
@@ -210,7 +218,8 @@ impl Scheduler {
             suspect || owned.run.policy(no).at_most_once || owned.careful.remove(&no);
         owned.served += 1;
         let attempt = owned.run.view(no).attempt + 1;
-        owned.running.insert(no, Running { attempt, stop: CancellationToken::new() });
+        let stop = CancellationToken::new();
+        owned.running.insert(no, Running { attempt, stop, cut: false, abort: None });
         debug_assert!(self.free > 0, "a start has a slot");
         self.free -= 1;
         if suspect {
@@ -270,7 +279,27 @@ impl Scheduler {
             clock: self.config.clock.clone(),
             inbox: self.inbox_sender.clone(),
         };
-        self.attempts.spawn(attempt.run());
+        let abort = self.attempts.spawn(attempt.run());
+        if let Some(owned) = self.projects.get_mut(&project)
+            && let Some(running) = owned.running.get_mut(&no)
+        {
+            running.abort = Some(abort);
+        }
+    }
+
+    /// Stops what must not outlive the lease: what may not be repeated, and processes.
+    pub(super) fn stop_fragile(&mut self) {
+        self.guests.stop_fragile();
+        for owned in self.projects.values_mut() {
+            for (no, running) in &mut owned.running {
+                let handler = self.config.kinds.get(owned.run.step(*no).kind());
+                let fragile = owned.run.policy(*no).at_most_once
+                    || handler.is_some_and(|handler| handler.stops_with_lease());
+                if fragile && !std::mem::replace(&mut running.cut, true) {
+                    running.stop.cancel();
+                }
+            }
+        }
     }
 
     /// Reads outputs that are not in memory, then goes on. More than `within` bytes are

@@ -3,75 +3,10 @@
 use dandori::{Error, ProjectHandle, Steered, StepError};
 use serde_json::json;
 
-use crate::stage::{Stage, ended, states, yaml};
-
-#[tokio::test]
-async fn a_cancelled_project_starts_nothing_more_and_keeps_late_results_as_attempts() {
-    let stage = Stage::new();
-    let engine = stage.engine().await;
-    let project = engine
-        .submit(yaml("tasks: {a: {kind: work}, b: {kind: work, needs: [a]}}"))
-        .await
-        .unwrap();
-    let call = stage.next().await;
-    assert_eq!(project.cancel().await.unwrap(), Steered::Applied);
-    call.ctx.cancellation().cancelled().await;
-    call.succeed(json!("too late"));
-    let view = ended(&project).await;
-    assert_eq!(view.state.as_str(), "cancelled");
-    assert_eq!(states(&project).await, ["a: cancelled", "b: cancelled"]);
-    let attempts = project.attempts().await.unwrap();
-    assert_eq!(attempts[0].output.as_ref().unwrap().get(), r#""too late""#);
-    assert!(matches!(project.cancel().await, Err(Error::Illegal { .. })));
-    assert!(stage.is_quiet().await);
-    engine.shutdown().await;
-}
-
-#[tokio::test]
-async fn a_pause_lets_running_steps_finish_and_starts_nothing() {
-    let stage = Stage::new();
-    let engine = stage.engine().await;
-    let project = engine
-        .submit(yaml(
-            "templates: {t: {tasks: {x: {kind: work}}, output: '${{ tasks.x.output }}'}}
-tasks: {a: {use: t}, b: {kind: work, needs: [a]}}",
-        ))
-        .await
-        .unwrap();
-    let call = stage.next().await;
-    project.pause().await.unwrap();
-    call.succeed(json!(1));
-    stage.until_step(&project, "a/x", "succeeded").await;
-    assert_eq!(states(&project).await, ["a/x: succeeded", "a: ready", "b: blocked"]);
-    assert!(stage.is_quiet().await);
-    assert!(matches!(project.pause().await, Err(Error::Illegal { .. })));
-    project.resume().await.unwrap();
-    stage.next().await.succeed(json!(2));
-    assert_eq!(ended(&project).await.output.unwrap().get(), r#"{"b":2}"#);
-    engine.shutdown().await;
-}
-
-#[tokio::test]
-async fn a_paused_project_stays_paused_across_a_restart() {
-    let stage = Stage::new();
-    let engine = stage.engine().await;
-    let project = engine
-        .submit(yaml("tasks: {a: {kind: work}, b: {kind: work, needs: [a]}}"))
-        .await
-        .unwrap();
-    let call = stage.next().await;
-    project.pause().await.unwrap();
-    call.succeed(json!(1));
-    stage.until_step(&project, "a", "succeeded").await;
-    engine.shutdown().await;
-    let engine = stage.engine().await;
-    let project = engine.project(project.id());
-    assert_eq!(project.row().await.unwrap().state.as_str(), "paused");
-    project.resume().await.unwrap();
-    stage.next().await.succeed(json!(2));
-    assert_eq!(ended(&project).await.state.as_str(), "succeeded");
-    engine.shutdown().await;
-}
+use crate::{
+    backend::on_both,
+    stage::{Stage, ended, states, yaml},
+};
 
 #[tokio::test]
 async fn another_process_steers_a_project_that_somebody_executes() {
@@ -93,112 +28,6 @@ async fn another_process_steers_a_project_that_somebody_executes() {
     assert_eq!(ended(&project).await.state.as_str(), "cancelled");
     assert!(matches!(stage.builder().start().await, Err(Error::Locked(_))));
     engine.shutdown().await;
-}
-
-#[tokio::test]
-async fn a_project_that_nobody_executes_can_be_cancelled() {
-    let stage = Stage::new();
-    let other = stage.builder().connect().await.unwrap();
-    let project = other.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
-    assert_eq!(project.cancel().await.unwrap(), Steered::Applied);
-    assert_eq!(project.row().await.unwrap().state.as_str(), "cancelled");
-    let paused = other.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
-    assert_eq!(paused.pause().await.unwrap(), Steered::Applied);
-    assert_eq!(paused.row().await.unwrap().state.as_str(), "paused");
-    assert!(stage.is_quiet().await, "steering starts nothing");
-}
-
-#[tokio::test]
-async fn three_projects_on_six_slots_all_progress() {
-    let stage = Stage::new();
-    let engine = stage.builder().concurrency(6).start().await.unwrap();
-    let mut projects: Vec<ProjectHandle> = vec![];
-    for name in ["p", "q", "r"] {
-        let mut project = dandori::Project::named(name);
-        for task in 0..10 {
-            project =
-                project.task(dandori::spec::Task::new(format!("{name}{task}"), "work"));
-        }
-        projects.push(engine.submit(project).await.unwrap());
-    }
-    // The first may have taken all slots; as they come free, each gets its share.
-    let mut running = stage.next_of(6).await;
-    let mut started: Vec<String> =
-        running.iter().map(|c| c.step().to_owned()).collect();
-    for _ in 0..12 {
-        let call = running.remove(0);
-        let (step, of) = (call.step().to_owned(), call.ctx.project());
-        call.succeed(json!(null));
-        stage.until_step(&engine.project(of), &step, "succeeded").await;
-        let call = stage.next().await;
-        started.push(call.step().to_owned());
-        running.push(call);
-    }
-    for name in ["p", "q", "r"] {
-        let share = started.iter().filter(|step| step.starts_with(name)).count();
-        assert!(share >= 4, "{name} got {share} of {started:?}");
-    }
-    for project in &projects {
-        assert!(!project.row().await.unwrap().state.is_terminal());
-    }
-    drop(running);
-    let rest = stage.clone();
-    tokio::spawn(async move {
-        loop {
-            rest.next().await.succeed(json!(null));
-        }
-    });
-    for project in &projects {
-        let _ = ended(project).await;
-    }
-    engine.shutdown().await;
-}
-
-#[tokio::test]
-async fn urgent_steps_and_long_paths_start_first() {
-    let stage = Stage::new();
-    let engine = stage.builder().concurrency(1).start().await.unwrap();
-    let project = engine
-        .submit(yaml(
-            "tasks:
-  gate: {kind: work}
-  short: {kind: work, needs: [gate]}
-  long: {kind: work, needs: [gate]}
-  longer: {kind: work, needs: [long]}
-  urgent: {kind: work, needs: [gate], priority: 5}",
-        ))
-        .await
-        .unwrap();
-    let mut order = vec![];
-    for _ in 0..5 {
-        let call = stage.next().await;
-        order.push(call.step().to_owned());
-        call.succeed(json!(null));
-    }
-    assert_eq!(order, ["gate", "urgent", "long", "short", "longer"]);
-    let _ = ended(&project).await;
-    engine.shutdown().await;
-}
-
-#[tokio::test]
-async fn a_key_records_the_same_submission_once_and_refuses_another() {
-    let stage = Stage::new();
-    let engine = stage.builder().connect().await.unwrap();
-    let one = || yaml("name: one\ntasks: {a: {kind: work}}").idempotency_key("order-7");
-    let first = engine.submit(one()).await.unwrap();
-    let again = engine.submit(one()).await.unwrap();
-    assert_eq!(first.id(), again.id());
-    let other = yaml("name: two\ntasks: {a: {kind: work}}").idempotency_key("order-7");
-    assert!(
-        matches!(engine.submit(other).await, Err(Error::Conflict(id)) if id == first.id())
-    );
-    stage.clock.advance(std::time::Duration::from_secs(1));
-    let later = engine.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
-    assert_eq!(
-        engine.find("last").await.unwrap().id(),
-        later.id(),
-        "by time, not by id"
-    );
 }
 
 #[tokio::test]
@@ -252,36 +81,6 @@ async fn a_project_that_cannot_be_loaded_does_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn progress_and_logs_of_an_attempt_are_kept() {
-    let stage = Stage::new();
-    let engine = stage.engine().await;
-    let project = engine.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
-    let call = stage.next().await;
-    call.ctx.log("one line");
-    call.ctx.progress(f64::NAN, "no idea");
-    let shows = |(fraction, message): (f64, &str)| {
-        let progress = dandori::Progress { fraction, message: message.to_owned() };
-        let project = project.clone();
-        async move { project.view().await.unwrap().steps[0].progress == Some(progress) }
-    };
-    stage.until("progress shows", || shows((0.0, "no idea"))).await;
-    stage.clock.advance(std::time::Duration::from_secs(2));
-    call.ctx.progress(0.5, "half way");
-    stage.until("later progress shows", || shows((0.5, "half way"))).await;
-    call.succeed(json!(1));
-    let _ = ended(&project).await;
-    let logs = project.logs(None).await.unwrap();
-    assert_eq!(
-        logs.iter().map(|line| line.line.as_str()).collect::<Vec<_>>(),
-        ["one line"]
-    );
-    let events = project.events(0).await.unwrap();
-    let numbers: Vec<i64> = events.iter().map(|event| event.seq).collect();
-    assert_eq!(numbers, (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>());
-    engine.shutdown().await;
-}
-
-#[tokio::test]
 async fn another_name_of_the_file_is_the_same_database() {
     let stage = Stage::new();
     let engine = stage.engine().await;
@@ -319,4 +118,202 @@ async fn a_message_to_a_project_that_does_not_run_here_is_applied_and_nothing_el
     let _ = ended(&own).await;
     assert!(stage.is_quiet().await, "nothing of the foreign project started");
     engine.shutdown().await;
+}
+
+on_both! {
+    async fn a_cancelled_project_starts_nothing_more_and_keeps_late_results_as_attempts(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let project = engine
+            .submit(yaml("tasks: {a: {kind: work}, b: {kind: work, needs: [a]}}"))
+            .await
+            .unwrap();
+        let call = stage.next().await;
+        assert_eq!(project.cancel().await.unwrap(), Steered::Applied);
+        call.ctx.cancellation().cancelled().await;
+        call.succeed(json!("too late"));
+        let view = ended(&project).await;
+        assert_eq!(view.state.as_str(), "cancelled");
+        assert_eq!(states(&project).await, ["a: cancelled", "b: cancelled"]);
+        let attempts = project.attempts().await.unwrap();
+        assert_eq!(attempts[0].output.as_ref().unwrap().get(), r#""too late""#);
+        assert!(matches!(project.cancel().await, Err(Error::Illegal { .. })));
+        assert!(stage.is_quiet().await);
+        engine.shutdown().await;
+    }
+
+    async fn a_pause_lets_running_steps_finish_and_starts_nothing(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let project = engine
+            .submit(yaml(
+            "templates: {t: {tasks: {x: {kind: work}}, output: '${{ tasks.x.output }}'}}
+tasks: {a: {use: t}, b: {kind: work, needs: [a]}}",
+        ))
+            .await
+            .unwrap();
+        let call = stage.next().await;
+        project.pause().await.unwrap();
+        call.succeed(json!(1));
+        stage.until_step(&project, "a/x", "succeeded").await;
+        assert_eq!(states(&project).await, ["a/x: succeeded", "a: ready", "b: blocked"]);
+        assert!(stage.is_quiet().await);
+        assert!(matches!(project.pause().await, Err(Error::Illegal { .. })));
+        project.resume().await.unwrap();
+        stage.next().await.succeed(json!(2));
+        assert_eq!(ended(&project).await.output.unwrap().get(), r#"{"b":2}"#);
+        engine.shutdown().await;
+    }
+
+    async fn a_paused_project_stays_paused_across_a_restart(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let project = engine
+            .submit(yaml("tasks: {a: {kind: work}, b: {kind: work, needs: [a]}}"))
+            .await
+            .unwrap();
+        let call = stage.next().await;
+        project.pause().await.unwrap();
+        call.succeed(json!(1));
+        stage.until_step(&project, "a", "succeeded").await;
+        engine.shutdown().await;
+        let engine = stage.engine().await;
+        let project = engine.project(project.id());
+        assert_eq!(project.row().await.unwrap().state.as_str(), "paused");
+        project.resume().await.unwrap();
+        stage.next().await.succeed(json!(2));
+        assert_eq!(ended(&project).await.state.as_str(), "succeeded");
+        engine.shutdown().await;
+    }
+
+    async fn a_project_that_nobody_executes_can_be_cancelled(backend) {
+        let stage = Stage::on(backend);
+        let other = stage.builder().connect().await.unwrap();
+        let project = other.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
+        assert_eq!(project.cancel().await.unwrap(), Steered::Applied);
+        assert_eq!(project.row().await.unwrap().state.as_str(), "cancelled");
+        let paused = other.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
+        assert_eq!(paused.pause().await.unwrap(), Steered::Applied);
+        assert_eq!(paused.row().await.unwrap().state.as_str(), "paused");
+        assert!(stage.is_quiet().await, "steering starts nothing");
+    }
+
+    async fn three_projects_on_six_slots_all_progress(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.builder().concurrency(6).start().await.unwrap();
+        let mut projects: Vec<ProjectHandle> = vec![];
+        for name in ["p", "q", "r"] {
+            let mut project = dandori::Project::named(name);
+            for task in 0..10 {
+                project =
+                    project.task(dandori::spec::Task::new(format!("{name}{task}"), "work"));
+            }
+            projects.push(engine.submit(project).await.unwrap());
+        }
+        // The first may have taken all slots; as they come free, each gets its share.
+        let mut running = stage.next_of(6).await;
+        let mut started: Vec<String> =
+            running.iter().map(|c| c.step().to_owned()).collect();
+        for _ in 0..12 {
+            let call = running.remove(0);
+            let (step, of) = (call.step().to_owned(), call.ctx.project());
+            call.succeed(json!(null));
+            stage.until_step(&engine.project(of), &step, "succeeded").await;
+            let call = stage.next().await;
+            started.push(call.step().to_owned());
+            running.push(call);
+        }
+        for name in ["p", "q", "r"] {
+            let share = started.iter().filter(|step| step.starts_with(name)).count();
+            assert!(share >= 4, "{name} got {share} of {started:?}");
+        }
+        for project in &projects {
+            assert!(!project.row().await.unwrap().state.is_terminal());
+        }
+        drop(running);
+        let rest = stage.clone();
+        tokio::spawn(async move {
+            loop {
+                rest.next().await.succeed(json!(null));
+            }
+        });
+        for project in &projects {
+            let _ = ended(project).await;
+        }
+        engine.shutdown().await;
+    }
+
+    async fn urgent_steps_and_long_paths_start_first(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.builder().concurrency(1).start().await.unwrap();
+        let project = engine
+            .submit(yaml(
+            "tasks:
+  gate: {kind: work}
+  short: {kind: work, needs: [gate]}
+  long: {kind: work, needs: [gate]}
+  longer: {kind: work, needs: [long]}
+  urgent: {kind: work, needs: [gate], priority: 5}",
+        ))
+            .await
+            .unwrap();
+        let mut order = vec![];
+        for _ in 0..5 {
+            let call = stage.next().await;
+            order.push(call.step().to_owned());
+            call.succeed(json!(null));
+        }
+        assert_eq!(order, ["gate", "urgent", "long", "short", "longer"]);
+        let _ = ended(&project).await;
+        engine.shutdown().await;
+    }
+
+    async fn a_key_records_the_same_submission_once_and_refuses_another(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.builder().connect().await.unwrap();
+        let one = || yaml("name: one\ntasks: {a: {kind: work}}").idempotency_key("order-7");
+        let first = engine.submit(one()).await.unwrap();
+        let again = engine.submit(one()).await.unwrap();
+        assert_eq!(first.id(), again.id());
+        let other = yaml("name: two\ntasks: {a: {kind: work}}").idempotency_key("order-7");
+        assert!(
+            matches!(engine.submit(other).await, Err(Error::Conflict(id)) if id == first.id())
+        );
+        stage.clock.advance(std::time::Duration::from_secs(1));
+        let later = engine.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
+        assert_eq!(
+            engine.find("last").await.unwrap().id(),
+            later.id(),
+            "by time, not by id"
+        );
+    }
+
+    async fn progress_and_logs_of_an_attempt_are_kept(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let project = engine.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
+        let call = stage.next().await;
+        call.ctx.log("one line");
+        call.ctx.progress(f64::NAN, "no idea");
+        let shows = |(fraction, message): (f64, &str)| {
+            let progress = dandori::Progress { fraction, message: message.to_owned() };
+            let project = project.clone();
+            async move { project.view().await.unwrap().steps[0].progress == Some(progress) }
+        };
+        stage.until("progress shows", || shows((0.0, "no idea"))).await;
+        stage.clock.advance(std::time::Duration::from_secs(2));
+        call.ctx.progress(0.5, "half way");
+        stage.until("later progress shows", || shows((0.5, "half way"))).await;
+        call.succeed(json!(1));
+        let _ = ended(&project).await;
+        let logs = project.logs(None).await.unwrap();
+        assert_eq!(
+            logs.iter().map(|line| line.line.as_str()).collect::<Vec<_>>(),
+            ["one line"]
+        );
+        let events = project.events(0).await.unwrap();
+        let numbers: Vec<i64> = events.iter().map(|event| event.seq).collect();
+        assert_eq!(numbers, (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>());
+        engine.shutdown().await;
+    }
 }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -12,12 +11,15 @@ use std::{
 
 use dandori::{
     Context, Engine, EngineBuilder, ProjectHandle, StepError, handler_fn,
-    store::{CrashPoint, Store},
+    store::CrashPoint,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::stage::{ended, yaml};
+use crate::{
+    backend::{Backend, Database, figure, fresh, on_both},
+    stage::{ended, yaml},
+};
 
 /// Retries, an allowed failure, rules, a condition, a template, an expansion, a sleep and
 /// fan-ins.
@@ -116,8 +118,8 @@ async fn end_state(project: &ProjectHandle) -> Vec<String> {
     lines
 }
 
-async fn undisturbed(folder: &Path) -> Vec<String> {
-    let store = Store::open(&folder.join("calm.db"), true).await.unwrap();
+async fn undisturbed(backend: Backend) -> Vec<String> {
+    let store = fresh(backend).await;
     let engine = kinds(Engine::builder().store(store), &Witness::default())
         .start()
         .await
@@ -131,7 +133,7 @@ async fn undisturbed(folder: &Path) -> Vec<String> {
 
 /// Runs until the process "dies" at a write that `dies` names; returns whether it did.
 async fn run_until(
-    path: &Path,
+    database: &Database,
     witness: &Witness,
     concurrency: usize,
     batch: usize,
@@ -140,15 +142,15 @@ async fn run_until(
     let count = AtomicUsize::new(0);
     let death = Arc::new(Notify::new());
     let dead = Arc::clone(&death);
-    let store = Store::open_for_crashes(path, move |point| {
+    database.bury().await;
+    let store = database.open_for_crashes(move |point| {
         let dies = dies(count.fetch_add(1, Ordering::SeqCst), point);
         if dies {
             dead.notify_one();
         }
         dies
-    })
-    .await
-    .unwrap();
+    });
+    let store = store.await;
     let builder = kinds(Engine::builder().store(store), witness);
     let started = builder.concurrency(concurrency).max_batch(batch).start().await;
     let Ok(engine) = started else { return true };
@@ -169,8 +171,8 @@ async fn run_until(
 }
 
 /// The steps whose success is recorded.
-async fn recorded(path: &Path) -> BTreeSet<String> {
-    let engine = Engine::builder().existing_sqlite(path).connect().await.unwrap();
+async fn recorded(database: &Database) -> BTreeSet<String> {
+    let engine = database.builder().connect().await.unwrap();
     let Ok(project) = engine.find("last").await else { return BTreeSet::new() };
     let view = project.view().await.unwrap();
     let done = |step: &&dandori::StepDetails| step.state.as_str() == "succeeded";
@@ -178,10 +180,11 @@ async fn recorded(path: &Path) -> BTreeSet<String> {
 }
 
 /// Goes on after a crash and compares.
-async fn goes_on(path: &Path, witness: &Witness, calm: &[String], what: &str) {
-    let done = recorded(path).await;
+async fn goes_on(database: &Database, witness: &Witness, calm: &[String], what: &str) {
+    let done = recorded(database).await;
     let before = witness.lock().unwrap().len();
-    let builder = kinds(Engine::builder().sqlite(path), witness);
+    database.bury().await;
+    let builder = kinds(database.builder(), witness);
     let engine = builder.concurrency(3).start().await.unwrap();
     let project = match engine.find("last").await {
         Ok(project) => project,
@@ -195,48 +198,46 @@ async fn goes_on(path: &Path, witness: &Witness, calm: &[String], what: &str) {
     engine.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_before_or_after_any_write_changes_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let calm = undisturbed(folder.path()).await;
-    let mut points = 0;
-    loop {
-        let path = folder.path().join(format!("crash-{points}.db"));
-        let witness = Witness::default();
-        let point = points;
-        // One transition a commit and one step at a time: the same writes each time.
-        let died = run_until(&path, &witness, 1, 1, move |at, _| at == point).await;
-        if !died {
-            break;
-        }
-        goes_on(&path, &witness, &calm, &format!("crash point {point}")).await;
-        points += 1;
-    }
-    println!("FIGURE 3 | crash points, each resumed to the same end | {points}");
-    assert!(points > 60, "only {points} writes were seen");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn crashes_at_random_writes_in_a_row_change_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let calm = undisturbed(folder.path()).await;
-    let rounds = if std::env::var_os("DANDORI_FULL").is_some() { 100 } else { 25 };
-    for seed in 0..rounds {
-        let path = folder.path().join(format!("random-{seed}.db"));
-        let witness = Witness::default();
-        let mut state: u64 = seed * 2 + 1;
-        for cut in 0..6 {
-            // A linear congruential generator is random enough for where to cut.
-            state =
-                state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695);
-            let after = usize::try_from(state >> 59).unwrap();
-            let died =
-                run_until(&path, &witness, 4, 512, move |at, _| at == after).await;
+on_both! {
+    async fn a_crash_before_or_after_any_write_changes_nothing(backend) {
+        let calm = undisturbed(backend).await;
+        let mut points = 0;
+        loop {
+            let database = Database::fresh(backend);
+            let witness = Witness::default();
+            let point = points;
+            // One transition a commit and one step at a time: the same writes each time.
+            let died = run_until(&database, &witness, 1, 1, move |at, _| at == point).await;
             if !died {
                 break;
             }
-            let _ = cut;
+            goes_on(&database, &witness, &calm, &format!("crash point {point}")).await;
+            points += 1;
         }
-        goes_on(&path, &witness, &calm, &format!("seed {seed}")).await;
+        figure("3", &format!("crash points on {backend:?}, each resumed to the same end"), points);
+        assert!(points > 60, "only {points} writes were seen");
+    }
+
+    async fn crashes_at_random_writes_in_a_row_change_nothing(backend) {
+        let calm = undisturbed(backend).await;
+        let rounds = if std::env::var_os("DANDORI_FULL").is_some() { 100 } else { 25 };
+        for seed in 0..rounds {
+            let database = Database::fresh(backend);
+            let witness = Witness::default();
+            let mut state: u64 = seed * 2 + 1;
+            for _ in 0..6 {
+                // A linear congruential generator is random enough for where to cut.
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695);
+                let after = usize::try_from(state >> 59).unwrap();
+                let died =
+                    run_until(&database, &witness, 4, 512, move |at, _| at == after).await;
+                if !died {
+                    break;
+                }
+            }
+            goes_on(&database, &witness, &calm, &format!("seed {seed}")).await;
+        }
     }
 }

@@ -160,3 +160,61 @@ async fn a_damaged_plan_stops_its_own_project_only() {
     assert!(engine.execute(bad.id()).await.is_err());
     engine.shutdown().await;
 }
+
+/// A database as the first version left it, in the middle of a project.
+#[tokio::test]
+async fn a_database_of_the_first_version_is_brought_up_to_date_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.db");
+    {
+        let old = folder.path().join("made.db");
+        let engine = Engine::builder().sqlite(&old).connect().await.unwrap();
+        engine.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
+    }
+    let schema = include_str!("../../../migrations/sqlite/0001_first_run.sql");
+    let made = folder.path().join("made.db").display().to_string();
+    let first = sqlx::migrate::Migration::new(
+        1,
+        "first run".into(),
+        sqlx::migrate::MigrationType::Simple,
+        sqlx::SqlSafeStr::into_sql_str(schema),
+        false,
+    );
+    let url = format!("sqlite:{}?mode=rwc", path.display());
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    for text in [
+        "pragma journal_mode = wal; pragma application_id = 1684956274".to_owned(),
+        schema.to_owned(),
+        "create table _sqlx_migrations (version bigint primary key, description text not null,
+            installed_on timestamp not null default current_timestamp,
+            success boolean not null, checksum blob not null, execution_time bigint not null)"
+            .to_owned(),
+        format!("attach '{made}' as made"),
+        "insert into plans select * from made.plans;
+         insert into projects (id, name, state, plan, priority, session, epoch, adoptions,
+            loads, charged, last_event, mail, next_no, counts, created_at)
+         select id, name, state, plan, priority, x'00112233445566778899aabbccddeeff', 1, 0, 0,
+            0, last_event, mail, next_no, counts, created_at from made.projects;
+         insert into project_data select * from made.project_data;
+         insert into events select * from made.events;
+         insert into sessions (id, state, process, command, started_at)
+         values (x'00112233445566778899aabbccddeeff', 'live', 1, 'old', 1)"
+            .to_owned(),
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut connection).await.unwrap();
+    }
+    sqlx::query(
+        "insert into _sqlx_migrations values (1, 'first run', '2026', true, $1, 0)",
+    )
+    .bind(first.checksum.to_vec())
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    let stage = Stage::new();
+    let engine = stage.builder().sqlite(&path).start().await.unwrap();
+    stage.next().await.succeed(json!(1));
+    let project = engine.find("last").await.unwrap();
+    assert_eq!(ended(&project).await.state.as_str(), "succeeded");
+    engine.shutdown().await;
+}

@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "the fixtures of tests may unwrap as tests do")]
 
+mod backend;
 mod bombs;
+mod cluster;
 mod compile;
 mod control;
 mod crash;
@@ -11,6 +13,7 @@ mod documents;
 mod failure;
 mod faults;
 mod figures;
+mod fixture;
 mod graphs;
 mod replay;
 mod schema;
@@ -18,3 +21,4 @@ mod stage;
 mod store;
 mod tidy;
 mod time;
+mod workers;

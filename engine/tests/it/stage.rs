@@ -11,6 +11,8 @@ use dandori::{
 use serde_json::{Value, value::RawValue};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use crate::backend::{Backend, Database};
+
 /// Longer than anything a test waits for: what hangs fails here.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -65,6 +67,7 @@ impl Handler for Work {
 #[derive(Clone)]
 pub(crate) struct Stage {
     pub(crate) folder: Arc<tempfile::TempDir>,
+    pub(crate) database: Database,
     pub(crate) clock: Clock,
     sender: mpsc::UnboundedSender<Call>,
     calls: Arc<Mutex<mpsc::UnboundedReceiver<Call>>>,
@@ -72,13 +75,25 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new() -> Self {
+        Self::on(Backend::Sqlite)
+    }
+
+    pub(crate) fn on(backend: Backend) -> Self {
         let (sender, calls) = mpsc::unbounded_channel();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         Self {
-            folder: Arc::new(tempfile::tempdir().unwrap()),
+            database: Database::within(backend, &folder),
+            folder,
             clock: Clock::manual(Timestamp::from_micros(1_000_000)),
             sender,
             calls: Arc::new(Mutex::new(calls)),
         }
+    }
+
+    /// Another worker on the same database, with calls of its own.
+    pub(crate) fn beside(&self) -> Self {
+        let (sender, calls) = mpsc::unbounded_channel();
+        Self { sender, calls: Arc::new(Mutex::new(calls)), ..self.clone() }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -86,13 +101,15 @@ impl Stage {
     }
 
     pub(crate) fn builder(&self) -> EngineBuilder {
-        Engine::builder()
-            .sqlite(self.path())
+        self.database
+            .builder()
             .clock(self.clock.clone())
             .handler(Work(self.sender.clone()))
     }
 
+    /// The one executor: whoever was it before is dead.
     pub(crate) async fn engine(&self) -> Engine {
+        self.database.bury().await;
         self.builder().start().await.unwrap()
     }
 

@@ -3,56 +3,61 @@
 //! Shape: for each project its guard; then one statement per table over all rows of all
 //! parts. A project whose guard matches no row contributes nothing and harms nobody.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use sqlx::{SqliteConnection, sqlite::SqliteArguments};
 
 use super::{
     SqliteStore,
-    sql::{self, Bulk},
+    bulk::{self, Bulk},
 };
 use crate::{
     ProjectId, Timestamp,
     run::{Fact, PastAttempt},
-    store::{INLINE_OUTPUT, LogLine, Part, StoreError, codec::encode_events},
+    store::{
+        Committed, INLINE_OUTPUT, LogLine, Part, Statements, StoreError,
+        codec::encode_events,
+    },
 };
-
-/// The position in [`sql::SIZES`] of one row.
-pub(super) const SINGLE: usize = sql::SIZES.len() - 1;
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
 
 impl SqliteStore {
-    /// Commits parts; returns the projects that were lost to another owner.
-    ///
-    /// # Errors
-    /// When nothing was written.
-    pub async fn commit(
+    /// Every text that only this database has, but for lists of rows.
+    pub(super) const TEXTS: &'static [&'static str] =
+        &[bulk::GUARD, bulk::PUT_BLOB, bulk::PUT_OUTPUT];
+
+    pub(in crate::store) async fn commit(
         &self,
         parts: Arc<Vec<Part>>,
         logs: Vec<LogLine>,
-    ) -> Result<Vec<ProjectId>, StoreError> {
-        self.write("commit", move |tx| Box::pin(commit(tx, parts, logs))).await
+    ) -> Result<Committed, StoreError> {
+        let sql = self.sql();
+        self.write("commit", move |tx| Box::pin(commit(tx, sql, parts, logs))).await
     }
 }
 
 async fn commit(
     tx: &mut SqliteConnection,
+    sql: &'static Statements,
     parts: Arc<Vec<Part>>,
     logs: Vec<LogLine>,
-) -> Result<Vec<ProjectId>, StoreError> {
-    let mut lost = HashSet::new();
+) -> Result<Committed, StoreError> {
+    let mut committed = Committed::default();
+    let mut held = Vec::with_capacity(parts.len());
     for part in parts.iter() {
-        if !guard(tx, part).await? {
-            lost.insert(part.project);
+        match guard(tx, part).await? {
+            Some(mail) => {
+                committed.mail.push((part.project, mail));
+                held.push(part);
+            }
+            None => committed.lost.push(part.project),
         }
     }
-    let held: Vec<&Part> =
-        parts.iter().filter(|part| !lost.contains(&part.project)).collect();
     let events: Vec<&Part> =
         held.iter().copied().filter(|part| !part.records.is_empty()).collect();
-    bulk(tx, &sql::PUT_EVENTS, &events, |query, part| {
+    put(tx, &bulk::PUT_EVENTS, &events, |query, part| {
         query
             .bind(part.project.uuid())
             .bind(part.from + 1)
@@ -64,13 +69,13 @@ async fn commit(
         .iter()
         .flat_map(|part| part.facts.iter().map(|fact| (part.project, fact)))
         .collect();
-    bulk(tx, &sql::PUT_STEPS, &facts, |query, (project, fact)| {
+    put(tx, &bulk::PUT_STEPS, &facts, |query, (project, fact)| {
         bind_fact(query, *project, fact)
     })
     .await?;
     for (project, fact) in &facts {
         if let Some(output) = fact.output.as_ref().filter(|output| is_large(output)) {
-            sqlx::query(sql::PUT_BLOB)
+            sqlx::query(bulk::PUT_BLOB)
                 .bind(project.uuid())
                 .bind(fact.no)
                 .bind(fact.generation)
@@ -83,7 +88,7 @@ async fn commit(
         .iter()
         .flat_map(|part| part.attempts.iter().map(|attempt| (part.project, attempt)))
         .collect();
-    bulk(tx, &sql::PUT_ATTEMPTS, &attempts, |query, (project, attempt)| {
+    put(tx, &bulk::PUT_ATTEMPTS, &attempts, |query, (project, attempt)| {
         query
             .bind(project.uuid())
             .bind(attempt.no)
@@ -97,28 +102,36 @@ async fn commit(
     })
     .await?;
     for part in held {
-        for id in &part.mail {
-            sqlx::query(sql::CONSUME_MAIL)
-                .bind(id)
-                .bind(part.project.uuid())
-                .execute(&mut *tx)
-                .await?;
-        }
         if let Some(output) = &part.output {
-            sqlx::query(sql::PUT_OUTPUT)
+            sqlx::query(bulk::PUT_OUTPUT)
                 .bind(part.project.uuid())
                 .bind(bytes(output))
                 .execute(&mut *tx)
                 .await?;
         }
+        super::spill::spill(tx, sql, part, &mut committed).await?;
     }
-    write_logs(tx, logs).await?;
-    Ok(lost.into_iter().collect())
+    let logs = super::spill::number_logs(tx, sql, logs).await?;
+    put(tx, &bulk::PUT_LOGS, &logs, |query, (seq, line)| {
+        query
+            .bind(line.project.uuid())
+            .bind(line.no)
+            .bind(*seq)
+            .bind(line.generation)
+            .bind(line.attempt)
+            .bind(line.at.as_micros())
+            .bind(line.line.clone())
+    })
+    .await?;
+    Ok(committed)
 }
 
-async fn guard(tx: &mut SqliteConnection, part: &Part) -> Result<bool, StoreError> {
+async fn guard(
+    tx: &mut SqliteConnection,
+    part: &Part,
+) -> Result<Option<i64>, StoreError> {
     let header = &part.header;
-    let done = sqlx::query(sql::GUARD)
+    let mail = sqlx::query_scalar(bulk::GUARD)
         .bind(part.project.uuid())
         .bind(part.session.uuid())
         .bind(part.epoch)
@@ -131,22 +144,22 @@ async fn guard(tx: &mut SqliteConnection, part: &Part) -> Result<bool, StoreErro
         .bind(header.began_at.map(Timestamp::as_micros))
         .bind(header.cancelled_at.map(Timestamp::as_micros))
         .bind(header.finished_at.map(Timestamp::as_micros))
-        .bind(i64::try_from(part.mail.len()).unwrap_or(i64::MAX))
-        .execute(tx)
+        .bind(part.letters())
+        .fetch_optional(tx)
         .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(mail)
 }
 
 /// Runs a bulk statement over rows, in the largest pieces that fit.
-async fn bulk<'a, T>(
+async fn put<'a, T>(
     tx: &mut SqliteConnection,
     statement: &'static Bulk,
     rows: &'a [T],
     bind: impl Fn(Query<'static>, &'a T) -> Query<'static>,
 ) -> Result<(), StoreError> {
     let mut rows = rows;
-    for size in sql::cuts(rows.len()) {
-        let (now, later) = rows.split_at(sql::SIZES[size]);
+    for size in bulk::cuts(rows.len()) {
+        let (now, later) = rows.split_at(bulk::SIZES[size]);
         rows = later;
         let query = now.iter().fold(sqlx::query(statement.text(size)), &bind);
         query.execute(&mut *tx).await?;
@@ -177,41 +190,6 @@ fn bind_fact(query: Query<'static>, project: ProjectId, fact: &Fact) -> Query<'s
         .bind(fact.error.as_ref().map(json))
 }
 
-async fn write_logs(
-    tx: &mut SqliteConnection,
-    logs: Vec<LogLine>,
-) -> Result<(), StoreError> {
-    let mut numbered = Vec::with_capacity(logs.len());
-    let mut last = std::collections::HashMap::new();
-    for line in logs {
-        let key = (line.project, line.no);
-        let previous: i64 = match last.get(&key) {
-            Some(seq) => *seq,
-            None => {
-                sqlx::query_scalar(sql::LAST_LOG)
-                    .bind(line.project.uuid())
-                    .bind(line.no)
-                    .fetch_one(&mut *tx)
-                    .await?
-            }
-        };
-        let seq = previous + 1;
-        last.insert(key, seq);
-        numbered.push((seq, line));
-    }
-    bulk(tx, &sql::PUT_LOGS, &numbered, |query, (seq, line)| {
-        query
-            .bind(line.project.uuid())
-            .bind(line.no)
-            .bind(*seq)
-            .bind(line.generation)
-            .bind(line.attempt)
-            .bind(line.at.as_micros())
-            .bind(line.line.clone())
-    })
-    .await
-}
-
 fn is_large(output: &RawValue) -> bool {
     output.get().len() > INLINE_OUTPUT
 }
@@ -223,11 +201,4 @@ fn bytes(output: &RawValue) -> Vec<u8> {
 fn json<T: serde::Serialize>(value: &T) -> String {
     // Counts and errors are plain structures: their JSON form always exists.
     serde_json::to_string(value).unwrap_or_default()
-}
-
-impl Part {
-    /// The number of the latest event after this part.
-    pub fn upto(&self) -> i64 {
-        self.from + i64::try_from(self.records.len()).unwrap_or(i64::MAX)
-    }
 }

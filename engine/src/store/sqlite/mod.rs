@@ -3,10 +3,16 @@
 //! Owns the connections and the transaction wrapper. Every writing transaction begins
 //! immediate: one that upgrades from reading fails at once and ignores the busy time.
 
+mod bulk;
 mod commit;
 mod open;
+#[path = "../portable/read.rs"]
 mod read;
-mod sql;
+#[path = "../portable/rows.rs"]
+mod rows;
+#[path = "../portable/spill.rs"]
+mod spill;
+#[path = "../portable/write.rs"]
 mod write;
 
 use std::{
@@ -14,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -24,18 +30,19 @@ use sqlx::{
 };
 use tokio::sync::Mutex;
 
-use super::{ExecutorLock, LockHolder, StoreError, StoreErrorKind};
+use super::{
+    Beat, ExecutorLock, LockHolder, Pulse, SQLITE, Statements, StoreError,
+    StoreErrorKind, crash::Crashes,
+};
+use crate::SessionId;
 
-/// A place where a test may end the process in thought: before or after a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CrashPoint {
-    /// The verb that writes.
-    pub verb: &'static str,
-    /// Whether the write has happened.
-    pub after: bool,
-}
+// What the portable bodies are compiled with here.
+use SqliteConnection as Connection;
+use SqliteStore as Backend;
+use sqlx::sqlite::SqliteRow as Row;
 
-type CrashHook = Arc<dyn Fn(CrashPoint) -> bool + Send + Sync>;
+/// One snapshot for several statements.
+const SNAPSHOT: &str = "begin";
 
 /// A database file. Cheap to clone.
 #[derive(Clone)]
@@ -47,13 +54,12 @@ struct Inner {
     /// The one writer; `None` after an error, until the next write opens a new one.
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
+    sql: &'static Statements,
     /// Sees when the file changes.
     watcher: Mutex<Option<SqliteConnection>>,
     /// How often this process has written what its own worker must notice.
     written: AtomicU64,
-    /// Tells tests about every write; answers whether the process "dies" there.
-    crash: Option<CrashHook>,
-    crashed: AtomicBool,
+    crashes: Crashes,
     /// A database that dies with the value: its folder is removed.
     temporary: Option<PathBuf>,
 }
@@ -73,14 +79,17 @@ impl Drop for Inner {
     }
 }
 
-/// A future that borrows the connection of a transaction.
-pub(super) type TxFuture<'c, T> =
-    std::pin::Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'c>>;
-
 impl SqliteStore {
+    /// The holder of the lock is alone: every other session is dead.
+    const ALONE: bool = true;
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    pub(super) fn sql(&self) -> &'static Statements {
+        self.0.sql
     }
 
     /// Takes the right to execute on this file, or tells who has it.
@@ -94,7 +103,7 @@ impl SqliteStore {
     fn new(
         path: PathBuf,
         options: SqliteConnectOptions,
-        crash: Option<CrashHook>,
+        crashes: Crashes,
         temporary: Option<PathBuf>,
     ) -> Self {
         let readers = SqlitePoolOptions::new()
@@ -106,10 +115,10 @@ impl SqliteStore {
             options,
             writer: Mutex::new(None),
             readers,
+            sql: &SQLITE,
             watcher: Mutex::new(None),
             written: AtomicU64::new(0),
-            crash,
-            crashed: AtomicBool::new(false),
+            crashes,
             temporary,
         }))
     }
@@ -120,12 +129,14 @@ impl SqliteStore {
     async fn write<T, F>(&self, verb: &'static str, body: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> TxFuture<'c, T> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> super::TxFuture<'c, T>
+            + Send
+            + 'static,
     {
         let store = self.clone();
         let task = tokio::spawn(async move {
             let mut writer = store.0.writer.lock().await;
-            store.crash_point(verb, false)?;
+            store.0.crashes.point(verb, false)?;
             let mut connection = match writer.take() {
                 Some(connection) => connection,
                 None => SqliteConnection::connect_with(&store.0.options).await?,
@@ -134,7 +145,7 @@ impl SqliteStore {
             let value = body(&mut tx).await?;
             tx.commit().await?;
             *writer = Some(connection);
-            store.crash_point(verb, true)?;
+            store.0.crashes.point(verb, true)?;
             Ok(value)
         });
         task.await.unwrap_or_else(|error| {
@@ -145,19 +156,52 @@ impl SqliteStore {
         })
     }
 
+    /// Reads on a connection of its own, and never waits for the writer.
+    async fn read<T, F>(&self, body: F) -> Result<T, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> super::TxFuture<'c, T>,
+    {
+        let mut connection = self.0.readers.acquire().await?;
+        body(&mut connection).await
+    }
+
     /// Lets the worker of this process look for what was written.
-    fn written(&self) {
+    pub(super) fn written(&self) {
         self.0.written.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn crash_point(&self, verb: &'static str, after: bool) -> Result<(), StoreError> {
-        let Some(crash) = &self.0.crash else { return Ok(()) };
-        let dead =
-            self.0.crashed.load(Ordering::SeqCst) || crash(CrashPoint { verb, after });
-        if dead {
-            self.0.crashed.store(true, Ordering::SeqCst);
-            return Err(StoreError::new(StoreErrorKind::Unavailable, "injected crash"));
+    /// Two numbers, of which one changes when somebody has submitted a project or sent a
+    /// message: in another process, or in this one.
+    pub(super) async fn data_version(&self) -> Result<(i64, u64), StoreError> {
+        let here = self.0.written.load(Ordering::SeqCst);
+        // The number counts for one connection only, and one of its own: asking the
+        // writer's would wait for the commit in flight.
+        let mut watcher = self.0.watcher.lock().await;
+        let connection = match watcher.as_mut() {
+            Some(connection) => connection,
+            None => watcher.insert(
+                SqliteConnection::connect_with(&self.0.options.clone().read_only(true))
+                    .await?,
+            ),
+        };
+        let version =
+            sqlx::query_scalar("pragma data_version").fetch_one(connection).await;
+        if version.is_err() {
+            *watcher = None;
         }
-        Ok(())
+        Ok((version?, here))
+    }
+
+    /// Beats. Nothing on SQLite depends on it: the lock on the file is the proof of life.
+    pub(super) async fn beat(
+        &self,
+        session: SessionId,
+        beat: Option<Beat>,
+    ) -> Result<Pulse, StoreError> {
+        let sql = self.sql();
+        self.write("beat", move |tx| {
+            Box::pin(async move { Self::beat_on(tx, sql, session, beat).await })
+        })
+        .await
     }
 }

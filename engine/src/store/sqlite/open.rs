@@ -14,8 +14,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{CrashHook, CrashPoint, SqliteStore};
-use crate::store::{StoreError, StoreErrorKind};
+use super::SqliteStore;
+use crate::store::{CrashPoint, StoreError, StoreErrorKind, crash::Crashes};
 
 /// Marks a file as ours ("dndr" in ASCII).
 const APPLICATION_ID: i64 = 0x646e_6472;
@@ -29,11 +29,18 @@ fn migrator() -> Migrator {
         let sql = sqlx::SqlSafeStr::into_sql_str(sql);
         Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql, false)
     };
-    Migrator::with_migrations(vec![migration(
-        1,
-        "first run",
-        include_str!("../../../../migrations/sqlite/0001_first_run.sql"),
-    )])
+    Migrator::with_migrations(vec![
+        migration(
+            1,
+            "first run",
+            include_str!("../../../../migrations/sqlite/0001_first_run.sql"),
+        ),
+        migration(
+            2,
+            "many workers",
+            include_str!("../../../../migrations/sqlite/0002_many_workers.sql"),
+        ),
+    ])
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -57,7 +64,7 @@ impl SqliteStore {
     /// # Errors
     /// When the file cannot be opened or is not ours, with the remedy.
     pub async fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
-        Self::open_with(path, create, None, None).await
+        Self::open_with(path, create, Crashes::default(), None).await
     }
 
     /// Opens a database whose writes are reported to `crash`; `true` from it ends the
@@ -69,7 +76,7 @@ impl SqliteStore {
         path: &Path,
         crash: impl Fn(CrashPoint) -> bool + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        Self::open_with(path, true, Some(std::sync::Arc::new(crash)), None).await
+        Self::open_with(path, true, Crashes::new(crash), None).await
     }
 
     /// Opens a fresh database that is removed with the last clone of the store. It is a
@@ -83,13 +90,13 @@ impl SqliteStore {
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder).map_err(|error| io(&folder, &error))?;
         let path = folder.join("dandori.db");
-        Self::open_with(&path, true, None, Some(folder)).await
+        Self::open_with(&path, true, Crashes::default(), Some(folder)).await
     }
 
     async fn open_with(
         path: &Path,
         create: bool,
-        crash: Option<CrashHook>,
+        crashes: Crashes,
         temporary: Option<PathBuf>,
     ) -> Result<Self, StoreError> {
         match std::fs::metadata(path) {
@@ -122,7 +129,7 @@ impl SqliteStore {
             .when(|error| error.kind() == StoreErrorKind::Busy)
             .await
             .map_err(|error| named(path, &error))?;
-        Ok(Self::new(path.to_owned(), options(path), crash, temporary))
+        Ok(Self::new(path.to_owned(), options(path), crashes, temporary))
     }
 }
 

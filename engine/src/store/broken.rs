@@ -1,0 +1,113 @@
+//! Mistakes that the tests must notice: variants of the statements, each with one promise
+//! left out. Only with the feature `broken`; never in a program.
+
+use super::{POSTGRES, Statements};
+
+/// A variant: what it leaves out, and the statements.
+pub(super) struct Broken {
+    pub(super) name: &'static str,
+    statements: fn(Statements) -> Statements,
+}
+
+/// A text with a part of it replaced, for as long as the process lives.
+fn swap(text: &'static str, part: &str, by: &str) -> &'static str {
+    assert!(text.contains(part), "the statement has changed: {part}");
+    Box::leak(text.replace(part, by).into_boxed_str())
+}
+
+macro_rules! broken {
+    ($($name:literal: $field:ident, $part:literal => $by:literal;)*) => {
+        &[$(Broken {
+            name: $name,
+            statements: |good| Statements {
+                $field: swap(good.$field, $part, $by),
+                ..good
+            },
+        },)*]
+    };
+}
+
+const TEXTS: &[Broken] = broken! {
+    "a release does not look at the mail":
+        release, "and mail = $4" => "and $4 >= 0";
+    "a message is not counted":
+        raise_mail, "mail + $2" => "mail + 0 * $2";
+    "a message wakes nobody":
+        raise_mail, "case when session is null then 0 else wake_at end" => "wake_at";
+    "an adoption takes what has an owner":
+        take_project, "(p.session is null or p.session = $2)" => "true";
+    "the dead adopt":
+        take_project, "select id from sessions where id = $2 and state = 'live' for share"
+            => "select $2::uuid as id";
+    "a session that has beaten is declared dead":
+        expire_session, "beat = $2" => "$2 >= 0";
+    "a lease that is not over is declared so":
+        expire_session, "$3 or until <" => "$3 or 0 <";
+    "a graceful end is charged":
+        expire_session, "case state when 'draining' then 'drained' else 'dead' end"
+            => "'dead'";
+    "what the dead owned wakes nobody":
+        free_projects, "else 0 end" => "else null end";
+    "what the dead ran is not lost":
+        lose_claims, "session = $1" => "session = $1 and $2 is null";
+    "an outcome needs no grant":
+        deliver, "claim = $3" => "$3::uuid is not null";
+    "an outcome counts twice":
+        deliver, "and state = 'claimed'" => "";
+    "an offer is taken back from who runs it":
+        withdraw, "and state = 'open'" => "";
+    "the dead claim":
+        claim, "select id from sessions where id = $1 and state = 'live' for share"
+            => "select $1::uuid as id";
+    "a claim takes what is claimed":
+        claim, "state = 'open'" => "state in ('open', 'claimed')";
+    "an outcome is read and left":
+        consume_claim, "and state in" => "and no < 0 and state in";
+};
+
+/// Those of statements that are not texts alone.
+const OTHERS: &[Broken] = &[
+    Broken {
+        name: "a beat revives the dead",
+        statements: |good| Statements {
+            pulse: good.pulse.map(|text| {
+                swap(text, "where id = $1 and state in", "where id = $1 or state in")
+            }),
+            ..good
+        },
+    },
+    Broken {
+        name: "a commit of another session counts",
+        statements: |good| commit(good, "p.session = $13", "$13::uuid is not null"),
+    },
+    Broken {
+        name: "a commit of an older epoch counts",
+        statements: |good| commit(good, "p.epoch = t.epoch", "t.epoch is not null"),
+    },
+    Broken {
+        name: "a commit counts twice",
+        statements: |good| {
+            commit(good, "p.last_event = t.before", "t.before is not null")
+        },
+    },
+    Broken {
+        name: "facts of a lost project are written",
+        statements: |good| commit(good, "join held h on h.id = s.project", ""),
+    },
+];
+
+fn commit(good: Statements, part: &str, by: &str) -> Statements {
+    let texts = good.commit.map(|texts| texts.map(|text| swap(text, part, by)));
+    Statements { commit: texts, ..good }
+}
+
+/// All variants.
+pub(super) fn all() -> impl Iterator<Item = &'static Broken> {
+    TEXTS.iter().chain(OTHERS)
+}
+
+/// The statements of a variant, for as long as the process lives.
+pub(super) fn statements(name: &str) -> Option<&'static Statements> {
+    let broken = all().find(|broken| broken.name == name)?;
+    Some(Box::leak(Box::new((broken.statements)(POSTGRES))))
+}

@@ -1,0 +1,559 @@
+//! The writing verbs beside `commit`: one body for every database.
+//!
+//! Compiled once for each database, with its types: see `store/mod.rs`. Locks are taken in
+//! one order everywhere: projects by id, then claims, then sessions.
+
+use std::sync::Arc;
+
+use sqlx::Row as _;
+
+use super::{
+    Backend, Connection,
+    read::{letters, project},
+    rows::{number, project_id, pulse},
+};
+use crate::{
+    ProjectId, SessionId, Timestamp,
+    plan::PLAN_FORMAT,
+    run::{Record, RecordKind, Replay},
+    store::{
+        Adopted, Beat, Claim, Delivery, MailKind, NewProject, NewSession, Pulse,
+        Serves, Statements, StoreError, Submitted,
+        codec::{encode_delivery, encode_events},
+    },
+};
+
+impl Backend {
+    pub(in crate::store) async fn submit(
+        &self,
+        project: Arc<NewProject>,
+    ) -> Result<Submitted, StoreError> {
+        let sql = self.sql();
+        self.write("submit", move |tx| Box::pin(submit(tx, sql, project))).await
+    }
+
+    pub(in crate::store) async fn begin_session(
+        &self,
+        session: NewSession,
+    ) -> Result<(), StoreError> {
+        let sql = self.sql();
+        self.write("begin_session", move |tx| {
+            Box::pin(begin_session(tx, sql, session, Self::ALONE))
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn drain_session(
+        &self,
+        session: SessionId,
+    ) -> Result<(), StoreError> {
+        let sql = self.sql();
+        self.write("drain_session", move |tx| {
+            Box::pin(async move {
+                sqlx::query(sql.drain_session).bind(session.uuid()).execute(tx).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn end_session(
+        &self,
+        session: SessionId,
+    ) -> Result<(), StoreError> {
+        let sql = self.sql();
+        self.write("end_session", move |tx| {
+            Box::pin(free(tx, sql, session.uuid(), false))
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn expire(
+        &self,
+        session: SessionId,
+        beat: i64,
+        whatever_the_clock: bool,
+    ) -> Result<bool, StoreError> {
+        let sql = self.sql();
+        self.write("expire", move |tx| {
+            Box::pin(async move {
+                let done = sqlx::query(sql.expire_session)
+                    .bind(session.uuid())
+                    .bind(beat)
+                    .bind(whatever_the_clock)
+                    .execute(tx)
+                    .await?;
+                Ok(done.rows_affected() == 1)
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn reap(&self) -> Result<u32, StoreError> {
+        let sql = self.sql();
+        self.write("reap", move |tx| Box::pin(reap(tx, sql))).await
+    }
+
+    pub(in crate::store) async fn adopt(
+        &self,
+        session: SessionId,
+        id: ProjectId,
+    ) -> Result<Option<Adopted>, StoreError> {
+        let sql = self.sql();
+        self.write("adopt", move |tx| {
+            Box::pin(async move {
+                let taken = sqlx::query(sql.take_project)
+                    .bind(id.uuid())
+                    .bind(session.uuid())
+                    .execute(&mut *tx)
+                    .await?;
+                if taken.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                let letters = letters(tx, sql, id).await?;
+                let project = project(tx, sql, id).await?;
+                Ok(project.map(|project| Adopted { project, letters }))
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn loaded(
+        &self,
+        session: SessionId,
+        project: ProjectId,
+        epoch: i64,
+    ) -> Result<(), StoreError> {
+        let sql = self.sql();
+        self.write("loaded", move |tx| {
+            Box::pin(async move {
+                sqlx::query(sql.loaded)
+                    .bind(project.uuid())
+                    .bind(session.uuid())
+                    .bind(epoch)
+                    .execute(tx)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn park(
+        &self,
+        session: SessionId,
+        project: ProjectId,
+        epoch: i64,
+        reason: &'static str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let sql = self.sql();
+        self.write("park", move |tx| {
+            Box::pin(async move {
+                let last: Option<i64> = sqlx::query_scalar(sql.park)
+                    .bind(project.uuid())
+                    .bind(session.uuid())
+                    .bind(epoch)
+                    .bind(reason)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+                let Some(last) = last else { return Ok(()) };
+                let record = Record::project(RecordKind::ProjectPaused, now);
+                put_event(tx, sql, project, last, &record).await
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn release(
+        &self,
+        session: SessionId,
+        project: ProjectId,
+        epoch: i64,
+        mail: i64,
+        wake_at: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        let sql = self.sql();
+        self.write("release", move |tx| {
+            Box::pin(async move {
+                let done = sqlx::query(sql.release)
+                    .bind(project.uuid())
+                    .bind(session.uuid())
+                    .bind(epoch)
+                    .bind(mail)
+                    .bind(wake_at.map(Timestamp::as_micros))
+                    .execute(tx)
+                    .await?;
+                Ok(done.rows_affected() == 1)
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn send(
+        &self,
+        project: ProjectId,
+        kind: MailKind,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let sql = self.sql();
+        self.write("send", move |tx| {
+            Box::pin(async move {
+                sqlx::query(sql.put_mail)
+                    .bind(project.uuid())
+                    .bind(kind.as_str())
+                    .bind(now.as_micros())
+                    .execute(&mut *tx)
+                    .await?;
+                raise_mail(tx, sql, project, 1).await
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn replay(
+        &self,
+        project: ProjectId,
+        (plan, last_event): ([u8; 32], i64),
+        replay: Replay,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let sql = self.sql();
+        self.write("replay", move |tx| {
+            Box::pin(reopen(tx, sql, project, (plan, last_event), replay, now))
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn claim(
+        &self,
+        session: SessionId,
+        serves: &Serves,
+        most: u32,
+        grant: uuid::Uuid,
+        now: Timestamp,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let sql = self.sql();
+        let queues = serde_json::to_string(&serves.queues).unwrap_or_default();
+        let kinds = serde_json::to_string(&serves.kinds).unwrap_or_default();
+        self.write("claim", move |tx| {
+            Box::pin(async move {
+                let rows = sqlx::query(sql.claim)
+                    .bind(session.uuid())
+                    .bind(queues)
+                    .bind(kinds)
+                    .bind(i64::from(most))
+                    .bind(grant)
+                    .bind(now.as_micros())
+                    .fetch_all(tx)
+                    .await?;
+                let claim = |row| -> Result<Claim, StoreError> {
+                    Ok(Claim {
+                        project: project_id(row, 0)?,
+                        no: number(row, 1)?,
+                        generation: number(row, 2)?,
+                        attempt: number(row, 3)?,
+                        id: grant,
+                    })
+                };
+                rows.iter().map(claim).collect()
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn deliver(
+        &self,
+        deliveries: Arc<Vec<(Claim, Delivery)>>,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let sql = self.sql();
+        self.write("deliver", move |tx| Box::pin(deliver(tx, sql, deliveries))).await
+    }
+
+    pub(in crate::store) async fn unclaim(
+        &self,
+        grant: uuid::Uuid,
+    ) -> Result<(), StoreError> {
+        let sql = self.sql();
+        self.write("unclaim", move |tx| {
+            Box::pin(async move {
+                let of =
+                    sqlx::query(sql.granted).bind(grant).fetch_all(&mut *tx).await?;
+                let of = of
+                    .iter()
+                    .map(|row| project_id(row, 0))
+                    .collect::<Result<Vec<_>, _>>()?;
+                lock(tx, sql, &of).await?;
+                let lost =
+                    sqlx::query(sql.unclaim).bind(grant).fetch_all(&mut *tx).await?;
+                for row in &lost {
+                    raise_mail(tx, sql, project_id(row, 0)?, 1).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Beats, and hears what there is to do, on a connection of the caller's own.
+    pub(in crate::store) async fn beat_on(
+        connection: &mut Connection,
+        sql: &'static Statements,
+        session: SessionId,
+        beat: Option<Beat>,
+    ) -> Result<Pulse, StoreError> {
+        if let (Some(statement), Some(beat)) = (sql.pulse, beat) {
+            let rows = sqlx::query(statement)
+                .bind(session.uuid())
+                .bind(i64::from(beat.busy))
+                .bind(i64::from(beat.hungry))
+                .fetch_all(connection)
+                .await?;
+            return pulse(&rows);
+        }
+        if let Some(beat) = beat {
+            sqlx::query(sql.beat)
+                .bind(session.uuid())
+                .bind(i64::from(beat.busy))
+                .bind(i64::from(beat.hungry))
+                .execute(&mut *connection)
+                .await?;
+        }
+        let rows =
+            sqlx::query(sql.look).bind(session.uuid()).fetch_all(connection).await?;
+        pulse(&rows)
+    }
+}
+
+async fn submit(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    project: Arc<NewProject>,
+) -> Result<Submitted, StoreError> {
+    sqlx::query(sql.put_plan)
+        .bind(project.plan_hash.to_vec())
+        .bind(i64::from(PLAN_FORMAT))
+        .bind(project.plan.to_vec())
+        .execute(&mut *tx)
+        .await?;
+    let counts = format!("{{\"blocked\":{}}}", project.steps);
+    let done = sqlx::query(sql.put_project)
+        .bind(project.id.uuid())
+        .bind(project.name.clone())
+        .bind(project.plan_hash.to_vec())
+        .bind(i64::from(project.priority))
+        .bind(i64::from(project.steps))
+        .bind(counts)
+        .bind(project.created_at.as_micros())
+        .bind(project.owner.map(SessionId::uuid))
+        .execute(&mut *tx)
+        .await?;
+    if done.rows_affected() == 0 {
+        let row = sqlx::query(sql.fingerprint)
+            .bind(project.id.uuid())
+            .fetch_one(&mut *tx)
+            .await?;
+        let fingerprint: Vec<u8> = row.try_get(0)?;
+        let same = fingerprint == project.fingerprint;
+        return Ok(if same { Submitted::Existing } else { Submitted::Conflict });
+    }
+    let labels = serde_json::to_string(&project.labels).unwrap_or_default();
+    sqlx::query(sql.put_project_data)
+        .bind(project.id.uuid())
+        .bind(project.inputs.to_vec())
+        .bind(labels)
+        .bind(project.fingerprint.to_vec())
+        .execute(&mut *tx)
+        .await?;
+    let record = Record::project(RecordKind::ProjectSubmitted, project.created_at);
+    put_event(tx, sql, project.id, 1, &record).await?;
+    Ok(Submitted::New)
+}
+
+async fn begin_session(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    session: NewSession,
+    alone: bool,
+) -> Result<(), StoreError> {
+    if alone {
+        sqlx::query(sql.lapse_others).bind(session.id.uuid()).execute(&mut *tx).await?;
+        reap(tx, sql).await?;
+    }
+    let lease = i64::try_from(session.lease.as_micros()).unwrap_or(i64::MAX / 4);
+    sqlx::query(sql.put_session)
+        .bind(session.id.uuid())
+        .bind(i64::from(std::process::id()))
+        .bind(session.command)
+        .bind(session.started_at.as_micros())
+        .bind(session.host)
+        .bind(lease)
+        .bind(i64::from(session.slots))
+        .bind(serde_json::to_string(&session.serves).unwrap_or_default())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// The second move for every session that the first has ended; how many there were. A
+/// reaper that dies between the moves leaves the rest to the next.
+async fn reap(
+    tx: &mut Connection,
+    sql: &'static Statements,
+) -> Result<u32, StoreError> {
+    let ended = sqlx::query(sql.ended_sessions).fetch_all(&mut *tx).await?;
+    let mut count = 0;
+    for row in &ended {
+        let state: String = row.try_get(1)?;
+        free(tx, sql, row.try_get(0)?, state == "dead").await?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Gives back what a session owns and runs, and forgets it.
+async fn free(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    session: uuid::Uuid,
+    charged: bool,
+) -> Result<(), StoreError> {
+    sqlx::query(sql.lock_owned).bind(session).fetch_all(&mut *tx).await?;
+    sqlx::query(sql.free_projects)
+        .bind(session)
+        .bind(charged)
+        .execute(&mut *tx)
+        .await?;
+    // Claims come after projects in the order of locks, and their mail goes to projects: so
+    // these are locked first, before it is known which claims are still there.
+    let of = sqlx::query(sql.claimed_by).bind(session).fetch_all(&mut *tx).await?;
+    let of = of.iter().map(|row| project_id(row, 0)).collect::<Result<Vec<_>, _>>()?;
+    lock(tx, sql, &of).await?;
+    let lost = sqlx::query(sql.lose_claims)
+        .bind(session)
+        .bind(charged)
+        .fetch_all(&mut *tx)
+        .await?;
+    for row in &lost {
+        raise_mail(tx, sql, project_id(row, 0)?, 1).await?;
+    }
+    sqlx::query(sql.drop_session).bind(session).execute(tx).await?;
+    Ok(())
+}
+
+async fn reopen(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    project: ProjectId,
+    (plan, last_event): ([u8; 32], i64),
+    replay: Replay,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let reopened = sqlx::query(sql.reopen)
+        .bind(project.uuid())
+        .bind(last_event)
+        .bind(plan.to_vec())
+        .bind(serde_json::to_string(&replay.counts).unwrap_or_default())
+        .execute(&mut *tx)
+        .await?;
+    if reopened.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let anew = serde_json::to_string(&replay.anew).unwrap_or_default();
+    let gone = serde_json::to_string(&replay.gone).unwrap_or_default();
+    for (statement, list) in [
+        (sql.keep_attempts, &anew),
+        (sql.keep_gone_attempts, &gone),
+        (sql.drop_steps, &gone),
+    ] {
+        sqlx::query(statement)
+            .bind(project.uuid())
+            .bind(list.clone())
+            .execute(&mut *tx)
+            .await?;
+    }
+    sqlx::query(sql.set_back)
+        .bind(project.uuid())
+        .bind(anew)
+        .bind(now.as_micros())
+        .execute(&mut *tx)
+        .await?;
+    for statement in [sql.drop_mail, sql.drop_output, sql.drop_claims] {
+        sqlx::query(statement).bind(project.uuid()).execute(&mut *tx).await?;
+    }
+    let record = Record::project(RecordKind::ProjectReplayed, now);
+    put_event(tx, sql, project, last_event + 1, &record).await?;
+    Ok(true)
+}
+
+/// Records outcomes of claims; returns those whose claim was lost. The mail of a project
+/// is raised by exactly the outcomes that count.
+async fn deliver(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    deliveries: Arc<Vec<(Claim, Delivery)>>,
+) -> Result<Vec<Claim>, StoreError> {
+    let mut of: Vec<ProjectId> =
+        deliveries.iter().map(|(claim, _)| claim.project).collect();
+    of.sort_unstable();
+    of.dedup();
+    lock(tx, sql, &of).await?;
+    let mut lost = vec![];
+    for (claim, delivery) in deliveries.iter() {
+        let done = sqlx::query(sql.deliver)
+            .bind(claim.project.uuid())
+            .bind(i64::from(claim.no))
+            .bind(claim.id)
+            .bind(encode_delivery(delivery))
+            .execute(&mut *tx)
+            .await?;
+        match done.rows_affected() {
+            1 => raise_mail(tx, sql, claim.project, 1).await?,
+            _ => lost.push(*claim),
+        }
+    }
+    Ok(lost)
+}
+
+/// Locks the rows of projects in the order of their ids.
+async fn lock(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    projects: &[ProjectId],
+) -> Result<(), StoreError> {
+    if projects.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> =
+        projects.iter().map(|project| project.uuid().to_string()).collect();
+    let ids = serde_json::to_string(&ids).unwrap_or_default();
+    sqlx::query(sql.lock_projects).bind(ids).fetch_all(tx).await?;
+    Ok(())
+}
+
+async fn raise_mail(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    project: ProjectId,
+    by: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(sql.raise_mail).bind(project.uuid()).bind(by).execute(tx).await?;
+    Ok(())
+}
+
+async fn put_event(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    project: ProjectId,
+    number: i64,
+    record: &Record,
+) -> Result<(), StoreError> {
+    sqlx::query(sql.put_event)
+        .bind(project.uuid())
+        .bind(number)
+        .bind(number)
+        .bind(encode_events(std::slice::from_ref(record)))
+        .execute(tx)
+        .await?;
+    Ok(())
+}

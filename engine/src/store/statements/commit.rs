@@ -1,0 +1,109 @@
+//! The statement of `commit` on PostgreSQL.
+
+/// The guard: session, epoch and event number must be what the owner read. Rows are locked
+/// in the order of their ids, as everywhere; a condition on a locked row is looked at again
+/// after the lock, so a project that was lost meanwhile contributes nothing.
+macro_rules! guard {
+    () => {
+        "
+with part as materialized (
+    select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[],
+        $6::text[], $7::bigint[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[],
+        $12::bigint[])
+        as t (id, epoch, before, upto, state, reason, next_no, counts, began_at,
+            cancelled_at, finished_at, letters)
+), held as materialized (
+    select p.id from projects p join part t on t.id = p.id
+    where p.session = $13 and p.epoch = t.epoch and p.last_event = t.before
+    order by p.id
+    for update of p
+), guard as (
+    update projects p set
+        session = case when t.finished_at is null then p.session end,
+        wake_at = case
+            when t.finished_at is null then p.wake_at
+            when p.mail > t.letters then 0 end,
+        last_event = t.upto,
+        state = t.state,
+        reason = t.reason,
+        next_no = t.next_no,
+        counts = t.counts,
+        began_at = t.began_at,
+        cancelled_at = t.cancelled_at,
+        finished_at = t.finished_at,
+        mail = p.mail - t.letters,
+        adoptions = 0,
+        loads = 0
+    from part t join held h on h.id = t.id
+    where p.id = h.id
+    returning p.id, p.mail
+), put_events as (
+    insert into events (project, first, last, body)
+    select e.project, e.first, e.last, e.body
+    from unnest($14::uuid[], $15::bigint[], $16::bigint[], $17::bytea[])
+        as e (project, first, last, body)
+    join held h on h.id = e.project
+), put_steps as (
+    insert into steps (project, no, generation, attempt, failures, crashes, state, at,
+        began_at, started_at, wait, until, first_child, items, output, blob_size, error)
+    select s.*
+    from unnest($18::uuid[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[],
+        $23::bigint[], $24::text[], $25::bigint[], $26::bigint[], $27::bigint[],
+        $28::text[], $29::bigint[], $30::bigint[], $31::bigint[], $32::bytea[],
+        $33::bigint[], $34::text[])
+        as s (project, no, generation, attempt, failures, crashes, state, at,
+            began_at, started_at, wait, until, first_child, items, output, blob_size, error)
+    join held h on h.id = s.project
+    on conflict (project, no) do update set
+        generation = excluded.generation,
+        attempt = excluded.attempt,
+        failures = excluded.failures,
+        crashes = excluded.crashes,
+        state = excluded.state,
+        at = excluded.at,
+        began_at = excluded.began_at,
+        started_at = excluded.started_at,
+        wait = excluded.wait,
+        until = excluded.until,
+        first_child = coalesce(excluded.first_child, steps.first_child),
+        items = coalesce(excluded.items, steps.items),
+        output = case when excluded.blob_size is null
+            then coalesce(excluded.output, steps.output) end,
+        blob_size = case when excluded.output is null
+            then coalesce(excluded.blob_size, steps.blob_size) end,
+        error = excluded.error
+    where excluded.generation >= steps.generation
+)"
+    };
+}
+
+/// A chain of successes: facts and events.
+pub(super) const PLAIN: &str = concat!(guard!(), " select id, mail from guard");
+
+/// With kept attempts, large outputs, and outputs of projects that end.
+pub(super) const FULL: &str = concat!(
+    guard!(),
+    ", put_attempts as (
+    insert into attempts
+        (project, no, generation, attempt, state, started_at, finished_at, error, output)
+    select a.*
+    from unnest($35::uuid[], $36::bigint[], $37::bigint[], $38::bigint[], $39::text[],
+        $40::bigint[], $41::bigint[], $42::text[], $43::bytea[])
+        as a (project, no, generation, attempt, state, started_at, finished_at, error, output)
+    join held h on h.id = a.project
+    on conflict do nothing
+), put_blobs as (
+    insert into blobs (project, no, generation, body)
+    select b.*
+    from unnest($44::uuid[], $45::bigint[], $46::bigint[], $47::bytea[])
+        as b (project, no, generation, body)
+    join held h on h.id = b.project
+    on conflict (project, no, generation) do update set body = excluded.body
+), put_outputs as (
+    update project_data d set output = o.output
+    from unnest($48::uuid[], $49::bytea[]) as o (project, output)
+    join held h on h.id = o.project
+    where d.project = o.project
+)
+select id, mail from guard"
+);
