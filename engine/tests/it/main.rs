@@ -14,7 +14,12 @@ mod failure;
 mod faults;
 mod figures;
 mod fixture;
+mod gate;
 mod graphs;
+mod hazards;
+mod interleave;
+#[cfg(feature = "broken")]
+mod negative;
 mod replay;
 mod schema;
 mod stage;
