@@ -75,6 +75,14 @@ impl StoreError {
         let kind = match error {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
+                // Two clients of a pooler share a session, and their statements have names.
+                if code == "42P05" {
+                    let message = format!(
+                        "{error}: a connection pooler in transaction mode is in between, \
+                         and must keep prepared statements apart (max_prepared_statements)"
+                    );
+                    return Self::new(StoreErrorKind::Unavailable, message);
+                }
                 let postgres = database
                     .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
                     .is_some();

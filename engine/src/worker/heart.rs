@@ -134,8 +134,7 @@ struct Watch(HashMap<SessionId, (i64, Instant)>);
 
 impl Watch {
     /// How long the beat of a session has not changed.
-    fn quiet(&mut self, session: SessionId, beat: i64) -> Duration {
-        let now = Instant::now();
+    fn quiet(&mut self, session: SessionId, beat: i64, now: Instant) -> Duration {
         let seen = self.0.entry(session).or_insert((beat, now));
         if seen.0 != beat {
             *seen = (beat, now);
@@ -150,15 +149,16 @@ impl Watch {
         &mut self,
         pulse: &Pulse,
         lease: Duration,
+        now: Instant,
     ) -> Vec<(SessionId, i64, bool)> {
         let mut expired = vec![];
         for (session, beat) in &pulse.late {
-            if self.quiet(*session, *beat) >= lease / 2 {
+            if self.quiet(*session, *beat, now) >= lease / 2 {
                 expired.push((*session, *beat, false));
             }
         }
         for other in &pulse.others {
-            if self.quiet(other.id, other.beat) >= lease * 3 {
+            if self.quiet(other.id, other.beat, now) >= lease * 3 {
                 expired.push((other.id, other.beat, true));
             }
         }
@@ -213,7 +213,7 @@ async fn beat(
                     last = Some(sent);
                 }
                 let steady = steady_since.is_some_and(|since| arrived - since >= lease);
-                let expired = watch.expired(&pulse, lease);
+                let expired = watch.expired(&pulse, lease, arrived);
                 let sent = beats.then_some(sent);
                 let heard = Heard { session, pulse, sent, arrived, expired, steady };
                 if inbox.send(Message::Heard(Box::new(heard))).is_err() {
@@ -264,5 +264,50 @@ async fn listen(store: &Store, vitals: &Vitals) {
             Err(error) => tracing::debug!(%error, "hints cannot be listened for"),
         }
         tokio::time::sleep(LISTEN_AGAIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Other, Serves};
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    fn late(session: SessionId, beat: i64) -> Pulse {
+        Pulse { late: vec![(session, beat)], ..Pulse::default() }
+    }
+
+    fn live(session: SessionId, beat: i64) -> Pulse {
+        let serves = Serves::default();
+        let other = Other { id: session, beat, slots: 1, hungry: 0, serves };
+        Pulse { others: vec![other], ..Pulse::default() }
+    }
+
+    #[test]
+    fn a_clock_of_the_database_that_jumps_ahead_kills_nobody_who_beats() {
+        let (mut watch, session) = (Watch::default(), SessionId::fresh());
+        let start = Instant::now();
+        for second in 0..60 {
+            let now = start + Duration::from_secs(second);
+            let beat = i64::try_from(second).unwrap();
+            assert!(watch.expired(&late(session, beat), LEASE, now).is_empty());
+        }
+        let now = start + Duration::from_secs(59) + LEASE / 2;
+        assert_eq!(
+            watch.expired(&late(session, 59), LEASE, now),
+            [(session, 59, false)]
+        );
+    }
+
+    #[test]
+    fn a_clock_of_the_database_that_stands_still_saves_nobody_who_is_quiet() {
+        let (mut watch, session) = (Watch::default(), SessionId::fresh());
+        let start = Instant::now();
+        assert!(watch.expired(&live(session, 7), LEASE, start).is_empty());
+        let soon = start + LEASE * 2;
+        assert!(watch.expired(&live(session, 7), LEASE, soon).is_empty());
+        let then = start + LEASE * 3;
+        assert_eq!(watch.expired(&live(session, 7), LEASE, then), [(session, 7, true)]);
     }
 }
