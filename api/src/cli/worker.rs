@@ -1,9 +1,9 @@
 //! `worker`, `serve`, `workers`, `migrate`: processes that stay, and who they are.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
-use dandori::{Clock, Engine, store::SessionRow};
+use dandori::{Clock, Engine, Error, store::SessionRow};
 
 use super::{
     args::{Common, Serve, Worker},
@@ -12,6 +12,10 @@ use super::{
     signals::interrupted,
     text::{ago, cut, one_line, print_data, table},
 };
+
+/// How long a worker waits for a server that is not there yet, and how often it tries.
+const PATIENCE: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Executes until it is told to stop.
 pub(super) async fn worker(common: &Common, args: Worker) -> Result<Exit, Failure> {
@@ -67,8 +71,37 @@ async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<serde_json::Va
 
 async fn start(common: &Common, args: &Worker, name: &str) -> Result<Engine, Failure> {
     let settings = args.execution.settings(common.file()?.as_deref());
-    let builder = args.execution.equip(common.builder()?, &settings, name)?;
-    Ok(builder.queues(args.queues.iter().cloned()).start().await?)
+    let began = Instant::now();
+    let mut said = false;
+    loop {
+        let builder = args.execution.equip(common.builder()?, &settings, name)?;
+        match builder.queues(args.queues.iter().cloned()).start().await {
+            // Whoever stays may be started before its server is.
+            Err(Error::Store(error))
+                if error.is_transient()
+                    && common.is_server()
+                    && began.elapsed() < PATIENCE =>
+            {
+                if !std::mem::replace(&mut said, true) {
+                    anstream::eprintln!(
+                        "the database is away; trying for a while: {error}"
+                    );
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN) => {}
+                    signal = interrupted() => {
+                        return Err(Failure::Own {
+                            exit: Exit::Interrupted(signal),
+                            code: "database",
+                            message: error.to_string(),
+                            help: error.help().to_owned(),
+                        });
+                    }
+                }
+            }
+            started => return Ok(started?),
+        }
+    }
 }
 
 fn announce(args: &Worker) {

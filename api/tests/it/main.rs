@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "the fixtures of tests may unwrap as tests do")]
 #![expect(clippy::print_stdout, reason = "figures are printed")]
 
-#[expect(dead_code, reason = "the engine's own tests use all of it")]
 #[path = "../../../engine/tests/it/cluster.rs"]
 mod cluster;
 mod command;

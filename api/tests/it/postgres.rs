@@ -69,6 +69,24 @@ fn a_worker_executes_what_is_submitted_and_ends_gracefully() {
 }
 
 #[test]
+fn a_worker_waits_for_a_server_that_comes_up_and_not_for_one_that_refuses_it() {
+    let cluster = Cluster::private();
+    let place = Place::new();
+    place.write("two.yaml", TWO);
+    let url = cluster.fresh();
+    cluster.control(&["stop", "-m", "immediate"]);
+    let mut worker = place.start(&["worker", "--database-url", &url]);
+    worker.until("the database is away");
+    cluster.control(&["start"]);
+    worker.until("executing");
+    let nobody = url.replace("dandori@", "nobody@");
+    let refused = place.run(&["worker", "--database-url", &nobody]).exits(5);
+    assert!(refused.stderr.contains("user, password"), "{}", refused.stderr);
+    worker.signal("TERM");
+    worker.wait().exits(0);
+}
+
+#[test]
 fn who_serves_says_whether_it_is_well() {
     let (place, url) = place();
     let mut server = place.start(&[

@@ -8,6 +8,8 @@ use std::fmt;
 pub enum StoreErrorKind {
     /// The database file, its folder or the server cannot be reached or opened.
     Unavailable,
+    /// The server does not let this user in, or has no such database.
+    Denied,
     /// The file or its folder cannot be written.
     ReadOnly,
     /// The disk is full.
@@ -48,6 +50,9 @@ impl StoreError {
         match self.kind {
             StoreErrorKind::Unavailable => {
                 "check the path or address of --database-url"
+            }
+            StoreErrorKind::Denied => {
+                "check the user, password and database in --database-url"
             }
             StoreErrorKind::ReadOnly => {
                 "make the file and its folder writable, or choose another --database-url"
@@ -129,7 +134,8 @@ fn of_sqlstate(code: &str) -> StoreErrorKind {
         "42501" => StoreErrorKind::ReadOnly,
         "XX001" | "XX002" => StoreErrorKind::Corrupt,
         _ => match code.get(..2) {
-            Some("08" | "28" | "3D") => StoreErrorKind::Unavailable,
+            Some("08") => StoreErrorKind::Unavailable,
+            Some("28" | "3D") => StoreErrorKind::Denied,
             Some("22" | "23" | "54") => StoreErrorKind::Refused,
             _ => StoreErrorKind::Other,
         },
