@@ -76,8 +76,9 @@ def plan_faults(profile, seed):
             # Mostly at once, sometimes away for longer than the lease.
             seconds = rng.choice([0.0, 0.2, 0.8, LEASE + 1.0])
         elif kind in ("lose_reply", "lose_request"):
-            # How long a commit is waited for.
+            # How long a commit is waited for. At the very end there may be none left.
             seconds = 6.0
+            at = min(at, first + 0.9 * (last - first))
         else:
             # Some shorter than the lease, some longer.
             seconds = rng.choice([rng.uniform(0.3, 1.5), rng.uniform(LEASE + 0.5, LEASE * 3.5)])

@@ -145,5 +145,5 @@ def make(profile, seed, port):
     rng.shuffle(works)
     # Almost to the end, so that there is work to be rescued when the faults are over.
     for place, work in enumerate(works):
-        work.at = profile.seconds * 0.94 * (place + rng.random()) / len(works)
+        work.at = profile.seconds * 0.99 * (place + rng.random()) / len(works)
     return works, len(real)
