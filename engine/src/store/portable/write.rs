@@ -63,7 +63,10 @@ impl Backend {
     ) -> Result<(), StoreError> {
         let sql = self.sql();
         self.write("end_session", move |tx| {
-            Box::pin(free(tx, sql, session.uuid(), false))
+            Box::pin(async move {
+                lock_owned(tx, sql, &[session.uuid()]).await?;
+                free(tx, sql, session.uuid(), false).await
+            })
         })
         .await
     }
@@ -402,33 +405,48 @@ async fn reap(
     sql: &'static Statements,
 ) -> Result<u32, StoreError> {
     let ended = sqlx::query(sql.ended_sessions).fetch_all(&mut *tx).await?;
+    let ended = ended
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<Vec<(uuid::Uuid, String)>, StoreError>>()?;
+    let ids: Vec<uuid::Uuid> = ended.iter().map(|(id, _)| *id).collect();
+    lock_owned(tx, sql, &ids).await?;
     let mut count = 0;
-    for row in &ended {
-        let state: String = row.try_get(1)?;
-        free(tx, sql, row.try_get(0)?, state == "dead").await?;
+    for (id, state) in ended {
+        free(tx, sql, id, state == "dead").await?;
         count += 1;
     }
     Ok(count)
 }
 
-/// Gives back what a session owns and runs, and forgets it.
+/// Locks the projects that sessions own, and those of which they run steps: these get mail.
+/// All at once, because whoever locks several projects locks them by id.
+async fn lock_owned(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    sessions: &[uuid::Uuid],
+) -> Result<(), StoreError> {
+    if sessions.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = sessions.iter().map(uuid::Uuid::to_string).collect();
+    let ids = serde_json::to_string(&ids).unwrap_or_default();
+    sqlx::query(sql.lock_owned).bind(ids).fetch_all(tx).await?;
+    Ok(())
+}
+
+/// Gives back what a session owns and runs, and forgets it. The projects are locked.
 async fn free(
     tx: &mut Connection,
     sql: &'static Statements,
     session: uuid::Uuid,
     charged: bool,
 ) -> Result<(), StoreError> {
-    sqlx::query(sql.lock_owned).bind(session).fetch_all(&mut *tx).await?;
     sqlx::query(sql.free_projects)
         .bind(session)
         .bind(charged)
         .execute(&mut *tx)
         .await?;
-    // Claims come after projects in the order of locks, and their mail goes to projects: so
-    // these are locked first, before it is known which claims are still there.
-    let of = sqlx::query(sql.claimed_by).bind(session).fetch_all(&mut *tx).await?;
-    let of = of.iter().map(|row| project_id(row, 0)).collect::<Result<Vec<_>, _>>()?;
-    lock(tx, sql, &of).await?;
     let lost = sqlx::query(sql.lose_claims)
         .bind(session)
         .bind(charged)

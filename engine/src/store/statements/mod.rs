@@ -53,7 +53,6 @@ catalogue! {
     ended_sessions,
     lock_owned,
     free_projects,
-    claimed_by,
     lose_claims,
     drop_session,
     take_project,
@@ -190,7 +189,7 @@ where id = $1 and beat = $2 and state in ('live', 'draining')
 
     ended_sessions: "select id, state from sessions where state in ('dead', 'drained') order by id",
 
-    lock_owned: "select id from projects where session = $1 order by id",
+    lock_owned: "select value from json_each($1)",
 
     // The second move: what an ended session owned waits for a new owner. Steps recorded
     // as running are charged with a crash unless it drained; an owner that died before its
@@ -203,9 +202,6 @@ update projects set
         when state in ('succeeded', 'failed', 'cancelled') and mail = 0 then null
         else 0 end
 where session = $1",
-
-    claimed_by: "
-select distinct project from claims where session = $1 and state = 'claimed' order by 1",
 
     // Only the fact: what follows from it is for the owner of the project.
     lose_claims: "

@@ -30,7 +30,16 @@ where id = $1 and beat = $2 and state in ('live', 'draining')
     and ($3 or until < (extract(epoch from clock_timestamp()) * 1000000)::bigint)",
 
     // In order: whoever locks several projects locks them by id.
-    lock_owned: "select id from projects where session = $1 order by id for update",
+    lock_owned: "
+select p.id from projects p
+where p.id in (
+    select o.id from projects o
+    where o.session in (select value::uuid from json_array_elements_text($1::json))
+    union all
+    select c.project from claims c
+    where c.state = 'claimed'
+        and c.session in (select value::uuid from json_array_elements_text($1::json)))
+order by p.id for update",
 
     // Somebody who is at it already takes it: nobody waits in line for a project. The row of
     // the session is shared, so that it cannot be declared dead meanwhile.
