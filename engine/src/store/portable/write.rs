@@ -64,6 +64,13 @@ impl Backend {
         let sql = self.sql();
         self.write("end_session", move |tx| {
             Box::pin(async move {
+                // Whoever adopts or claims for it right now shares its row until that is
+                // done, and is waited for; whoever comes later finds it closed. It is
+                // locked before projects, because those who share it wait for none.
+                sqlx::query(sql.drain_session)
+                    .bind(session.uuid())
+                    .execute(&mut *tx)
+                    .await?;
                 lock_owned(tx, sql, &[session.uuid()]).await?;
                 free(tx, sql, session.uuid(), false).await
             })
