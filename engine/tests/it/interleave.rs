@@ -4,6 +4,12 @@
 //! First with verbs as steps, in every merge of two lists. Then with the last verbs of both
 //! lists at the same time: a third session holds the row of the project until both wait.
 
+mod check;
+pub(crate) mod crossings;
+mod hold;
+mod scripts;
+mod world;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -13,15 +19,15 @@ use dandori::{
     ProjectId, SessionId,
     run::{Record, RecordKind, Replay as Anew, SetBack},
     store::{
-        Beat as Said, Claim as Grant, Consumed, Delivery, Letters, MailKind,
-        NewProject, Part, Store, StoreError, Submitted,
+        Beat as Said, Claim as Grant, ClaimOutcome, Consumed, Delivery, Letters,
+        MailKind, NewProject, Part, Store, StoreError, Submitted,
     },
 };
 use tokio::sync::Mutex;
 
-use self::Do::*;
+use self::{Do::*, world::Ground};
 use crate::{
-    backend::{Backend, Database, figure},
+    backend::{Backend, figure},
     fixture::*,
     gate::Gate,
 };
@@ -56,6 +62,8 @@ enum Do {
 /// A session and what it knows.
 #[derive(Debug)]
 struct Actor {
+    /// Its process.
+    store: Store,
     id: SessionId,
     /// The epoch in which it believes to own the project.
     epoch: Option<i64>,
@@ -82,7 +90,6 @@ struct History {
 
 struct World {
     store: Store,
-    database: Database,
     project: NewProject,
     ids: [SessionId; 2],
     actors: [Mutex<Actor>; 2],
@@ -91,13 +98,13 @@ struct World {
 
 impl World {
     /// The first actor owns the project; of both the lease is over when somebody asks.
-    async fn new(backend: Backend, owned: bool) -> Self {
-        let database = Database::fresh(backend);
-        let store = database.open().await;
+    async fn new(ground: &Ground, owned: bool) -> Self {
+        let store = ground.stores[0].clone();
         let mut actors = vec![];
         let ids = [begin(&store, OVER).await, begin(&store, OVER).await];
-        for id in ids {
+        for (id, process) in ids.into_iter().zip(&ground.stores) {
             actors.push(Mutex::new(Actor {
+                store: process.clone(),
                 id,
                 epoch: None,
                 last_event: 1,
@@ -108,7 +115,7 @@ impl World {
         let project = project();
         store.submit(Arc::new(project.clone())).await.unwrap();
         let history = Mutex::new(History { events: 1, ..History::default() });
-        let world = Self { store, database, project, ids, actors, history };
+        let world = Self { store, project, ids, actors, history };
         if owned {
             world.act(0, Adopt).await;
         }
@@ -139,7 +146,7 @@ impl World {
         other: SessionId,
         what: Do,
     ) -> Result<(), StoreError> {
-        let (store, id) = (&self.store, self.id());
+        let (store, id) = (actor.store.clone(), self.id());
         match what {
             Adopt => {
                 if let Some(adopted) = store.adopt(actor.id, id).await? {
@@ -308,7 +315,7 @@ impl World {
         };
         let part = change(part);
         let asked = part.withdraw.clone();
-        let committed = self.store.commit(Arc::new(vec![part]), vec![]).await?;
+        let committed = actor.store.commit(Arc::new(vec![part]), vec![]).await?;
         let mut history = self.history.lock().await;
         if !committed.lost.is_empty() {
             actor.epoch = None;
@@ -373,6 +380,31 @@ impl World {
         }
         let twice = history.claimed.iter().collect::<BTreeSet<_>>().len();
         assert_eq!(twice, history.claimed.len(), "{order}: claimed twice");
+    }
+
+    /// Ends everything, so that the next world on the same database finds nothing of it.
+    async fn clear(&self) {
+        let store = &self.store;
+        for id in self.ids {
+            store.end_session(id).await.unwrap();
+        }
+        let cleaner = begin(store, LONG).await;
+        let adopted = store.adopt(cleaner, self.id()).await.unwrap().unwrap();
+        let row = adopted.project.row;
+        let consumed = |it: &ClaimOutcome| Consumed {
+            no: it.no,
+            generation: it.generation,
+            attempt: it.attempt,
+        };
+        let part = Part {
+            from: row.last_event,
+            mail: adopted.letters.mail.iter().map(|it| it.id).collect(),
+            consumed: adopted.letters.outcomes.iter().map(consumed).collect(),
+            withdraw: vec![0, 1],
+            ..finished(empty(self.id(), cleaner, row.epoch))
+        };
+        store.commit(Arc::new(vec![part]), vec![]).await.unwrap();
+        store.end_session(cleaner).await.unwrap();
     }
 }
 
@@ -482,8 +514,8 @@ fn merges(first: usize, second: usize) -> Vec<Vec<usize>> {
     all
 }
 
-async fn prepared(backend: Backend, script: &Script) -> World {
-    let world = World::new(backend, script.owned).await;
+async fn prepared(ground: &Ground, script: &Script) -> World {
+    let world = World::new(ground, script.owned).await;
     for (who, what) in script.before {
         world.act(*who, *what).await;
     }
@@ -491,11 +523,12 @@ async fn prepared(backend: Backend, script: &Script) -> World {
 }
 
 pub(crate) async fn every_order_of_verbs_keeps_the_promises(backend: Backend) {
+    let ground = Ground::new(backend).await;
     let mut orders = 0;
     for script in SCRIPTS {
         let [first, second] = script.lists;
         for order in merges(first.len(), second.len()) {
-            let world = prepared(backend, script).await;
+            let world = prepared(&ground, script).await;
             let mut lists = [first.iter(), second.iter()];
             let mut said = format!("{}:", script.name);
             for who in order {
@@ -504,6 +537,7 @@ pub(crate) async fn every_order_of_verbs_keeps_the_promises(backend: Backend) {
                 world.act(who, *what).await;
             }
             world.check(&said).await;
+            world.clear().await;
             orders += 1;
         }
     }
@@ -514,17 +548,18 @@ pub(crate) async fn every_order_of_verbs_keeps_the_promises(backend: Backend) {
 
 /// The last verbs of both lists at once, in both orders of their arrival.
 pub(crate) async fn verbs_that_wait_for_each_other_keep_the_promises(backend: Backend) {
+    let ground = Ground::new(backend).await;
     let mut waited = 0;
     for script in SCRIPTS {
         for first in [0, 1] {
-            let world = Arc::new(prepared(backend, script).await);
+            let world = Arc::new(prepared(&ground, script).await);
             for who in [0, 1] {
                 let list = script.lists[who];
                 for what in &list[..list.len() - 1] {
                     world.act(who, *what).await;
                 }
             }
-            let mut gate = Gate::close(&world.database.place, world.id()).await;
+            let mut gate = Gate::close(&ground.place, world.id()).await;
             let mut tasks = vec![];
             for who in [first, 1 - first] {
                 let last = *script.lists[who].last().unwrap();
@@ -537,6 +572,7 @@ pub(crate) async fn verbs_that_wait_for_each_other_keep_the_promises(backend: Ba
                 task.await.unwrap();
             }
             world.check(&format!("{}, at once, {first} first", script.name)).await;
+            world.clear().await;
         }
     }
     figure("pg7", "verbs that waited for a lock and went on", waited);
