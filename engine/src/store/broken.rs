@@ -47,9 +47,9 @@ const TEXTS: &[Broken] = broken! {
         expire_session, "case state when 'draining' then 'drained' else 'dead' end"
             => "'dead'";
     "what the dead owned wakes nobody":
-        free_projects, "else 0 end" => "else null end";
+        free_projects, "else 0 end" => "else null::bigint end";
     "what the dead ran is not lost":
-        lose_claims, "session = $1" => "session = $1 and $2 is null";
+        lose_claims, "session = $1" => "session = $1 and $2::boolean is null";
     "an outcome needs no grant":
         deliver, "claim = $3" => "$3::uuid is not null";
     "an outcome counts twice":
@@ -63,6 +63,36 @@ const TEXTS: &[Broken] = broken! {
         claim, "state = 'open'" => "state in ('open', 'claimed')";
     "an outcome is read and left":
         consume_claim, "and state in" => "and no < 0 and state in";
+    "a message is read and left":
+        consume_mail, "id = $1" => "id < 0 and id = $1";
+    "an adoption does not raise the epoch":
+        take_project, "epoch + 1" => "epoch + 0";
+    "two adopt at once":
+        take_project, "for update of p skip locked" => "";
+    "who adopts is declared dead meanwhile":
+        take_project, "state = 'live' for share" => "state = 'live'";
+    "who submits for itself is declared dead meanwhile":
+        put_project, "s.state = 'live' for share" => "s.state = 'live'";
+    "a session ends while it adopts":
+        drain_session, "id = $1" => "id = $1 and process < 0";
+    "who drained dies again and is charged":
+        expire_session, "and state in ('live', 'draining')" => "";
+    "a charge is forgotten by the next death":
+        free_projects, "case when adoptions > 0 then charged else $2 end" => "$2";
+    "a reaper frees what the living own":
+        free_projects, "session = $1" => "session is not null and $1::uuid is not null";
+    "a reaper takes what the living run":
+        lose_claims, "session = $1" => "$1::uuid is not null";
+    "what was delivered is lost all the same":
+        lose_claims, "and state = 'claimed'" => "";
+    "a reaper locks claims before projects":
+        lock_owned, "for update" => "";
+    "a delivery locks claims before projects":
+        lock_projects, "for update" => "";
+    "a replay keeps old messages":
+        drop_mail, "project = $1" => "project = $1 and id < 0";
+    "a replay keeps old outcomes":
+        drop_claims, "project = $1" => "project = $1 and no < 0";
 };
 
 /// Those of statements that are not texts alone.
@@ -74,6 +104,41 @@ const OTHERS: &[Broken] = &[
                 swap(text, "where id = $1 and state in", "where id = $1 or state in")
             }),
             ..good
+        },
+    },
+    Broken {
+        name: "a lease counts from the begin of the transaction",
+        statements: |good| Statements {
+            pulse: good.pulse.map(|text| {
+                let clock = "until = (extract(epoch from clock_timestamp())";
+                swap(text, clock, "until = (extract(epoch from now())")
+            }),
+            ..good
+        },
+    },
+    Broken {
+        name: "an offer goes to two",
+        statements: |good| {
+            let claim = swap(good.claim, "for update of c skip locked", "");
+            Statements { claim: swap(claim, "and claims.state = 'open'", ""), ..good }
+        },
+    },
+    Broken {
+        name: "a commit compares before it locks",
+        statements: |good| commit(good, "for update of p", ""),
+    },
+    Broken {
+        name: "a commit clears the counter of messages",
+        statements: |good| commit(good, "p.mail - t.letters", "0 * t.letters"),
+    },
+    Broken {
+        name: "the last commit forgets what is unread",
+        statements: |good| {
+            commit(
+                good,
+                "p.mail > t.letters then 0",
+                "p.mail > t.letters then null::bigint",
+            )
         },
     },
     Broken {
