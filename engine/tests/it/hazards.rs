@@ -3,7 +3,11 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use dandori::{ProjectId, SessionId, store::MailKind};
+use dandori::{
+    ProjectId, SessionId,
+    run::{ProjectState, Replay},
+    store::{Claim, Consumed, Delivery, ListFilter, MailKind, NewProject, Offer, Part},
+};
 use sqlx::{Executor as _, PgPool, Row as _, postgres::PgPoolOptions};
 
 use crate::{
@@ -27,6 +31,15 @@ async fn interrupted<T>(future: impl Future<Output = T>, polls: usize) -> bool {
         tokio::time::sleep(Duration::from_micros(300)).await;
     }
     false
+}
+
+/// Waits for what must come.
+async fn until(holds: impl AsyncFn() -> bool) {
+    let began = tokio::time::Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < Duration::from_secs(10), "dropped with its caller");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 fn pool(hook: bool) -> PgPool {
@@ -104,6 +117,108 @@ on_both! {
         assert!(commit(&store, part(id, session, epoch, "1")).await.lost.is_empty());
         store.send(id, MailKind::Pause, NOW).await.unwrap();
         assert_eq!(store.letters(id).await.unwrap().mail.len(), 1);
+    }
+
+    async fn an_error_halfway_takes_back_what_came_before_it(backend) {
+        let (store, session, id, epoch) = owned(backend).await;
+        let (other, second) = (submit(&store).await, store.is_shared());
+        let other_epoch = adopt(&store, session, other).await;
+        let unheard = Offer { attempt: 0, ..offer(0) };
+        let mut wrong = part(id, session, epoch, "1");
+        wrong.facts[0].generation = 0;
+        let bad = [
+            // The facts are written when the offer is refused.
+            Part { offers: vec![unheard], ..part(id, session, epoch, "1") },
+            wrong,
+        ];
+        for part_of_id in bad.into_iter().cycle().take(8) {
+            let parts = vec![part(other, session, other_epoch, "2"), part_of_id];
+            let error = store.commit(Arc::new(parts), vec![]).await.unwrap_err();
+            assert!(!error.is_transient(), "{error:?}");
+            for project in [id, other] {
+                let stored = store.project(project).await.unwrap().unwrap();
+                assert_eq!(stored.row.state, ProjectState::Pending);
+                assert!(stored.facts.is_empty() && stored.claims.is_empty());
+            }
+            // A plan of its own, written before the name is refused.
+            let hash = [7; 32];
+            let project =
+                NewProject { name: "\0".to_owned(), plan_hash: hash, ..project() };
+            if second {
+                let error = store.submit(Arc::new(project)).await.unwrap_err();
+                assert!(!error.is_transient(), "{error:?}");
+                assert!(store.plan(hash).await.unwrap().is_none());
+            }
+        }
+        assert!(commit(&store, part(id, session, epoch, "1")).await.lost.is_empty());
+        submit(&store).await;
+    }
+
+    async fn every_verb_ends_whole_though_its_caller_is_gone(backend) {
+        let store = fresh(backend).await;
+        for polls in 1..=4 {
+            let owner = begin(&store, LONG).await;
+            let id = submit(&store).await;
+            let epoch = adopt(&store, owner, id).await;
+            let stored = async || store.project(id).await.unwrap().unwrap();
+            let letters = async || store.letters(id).await.unwrap();
+
+            let offers = vec![offer(0)];
+            let parts = vec![Part { offers, ..part(id, owner, epoch, "1") }];
+            interrupted(store.commit(Arc::new(parts), vec![]), polls).await;
+            until(async || {
+                let stored = stored().await;
+                assert_eq!(stored.facts.len(), stored.claims.len(), "whole");
+                stored.facts.len() == 1
+            })
+            .await;
+            if store.is_shared() {
+                let (guest, grant) = (begin(&store, LONG).await, SessionId::fresh());
+                let (grant, serves) = (raw_id(grant), serves());
+                let claiming = store.claim(guest, &serves, 1, grant, NOW);
+                interrupted(claiming, polls).await;
+                until(async || stored().await.claims[0].claimed_at.is_some()).await;
+                let claim =
+                    Claim { project: id, no: 0, generation: 1, attempt: 1, id: grant };
+                let batch = vec![(claim, Delivery::Succeeded(raw("1")))];
+                interrupted(store.deliver(Arc::new(batch)), polls).await;
+                until(async || letters().await.outcomes.len() == 1).await;
+                assert_eq!(stored().await.row.mail, 1, "the outcome and its count");
+                let consumed = vec![Consumed { no: 0, generation: 1, attempt: 1 }];
+                let parts = vec![Part { consumed, ..empty(id, owner, epoch) }];
+                interrupted(store.commit(Arc::new(parts), vec![]), polls).await;
+                until(async || stored().await.row.mail == 0).await;
+                assert!(letters().await.outcomes.is_empty());
+                interrupted(store.end_session(guest), polls).await;
+                until(async || store.sessions().await.unwrap().len() == 1).await;
+            }
+            interrupted(store.release(owner, id, epoch, 0, None), polls).await;
+            until(async || stored().await.row.session.is_none()).await;
+            let epoch = adopt(&store, owner, id).await;
+            interrupted(store.park(owner, id, epoch, "poison", NOW), polls).await;
+            until(async || stored().await.row.state == ProjectState::Paused).await;
+            let events = async || store.events(id, 0, 9).await.unwrap().len();
+            assert_eq!(events().await, 2, "the pause and its event");
+            let epoch = adopt(&store, owner, id).await;
+            let last = Part { from: 2, ..empty(id, owner, epoch) };
+            commit(&store, finished(last)).await;
+            let guard = (stored().await.row.plan_hash, 2);
+            let replay = Replay::default();
+            interrupted(store.replay(id, guard, replay, NOW), polls).await;
+            until(async || stored().await.row.state == ProjectState::Pending).await;
+            assert_eq!(events().await, 3, "the replay and its event");
+            interrupted(store.drain_session(owner), polls).await;
+            until(async || store.sessions().await.unwrap()[0].state == "draining").await;
+            interrupted(store.end_session(owner), polls).await;
+            until(async || store.sessions().await.unwrap().is_empty()).await;
+
+            // Readers are only asked again.
+            let nobody = SessionId::fresh();
+            interrupted(store.look(nobody), polls).await;
+            interrupted(store.project(id), polls).await;
+            interrupted(store.list(&ListFilter::default()), polls).await;
+            assert_eq!(store.look(nobody).await.unwrap().others.len(), 0);
+        }
     }
 
     async fn a_caller_that_goes_away_interrupts_nothing(backend) {
