@@ -343,7 +343,7 @@ async fn open(place: Place) -> Result<Store, Error> {
         Place::Unknown => {
             let message =
                 "the URL of the database is neither sqlite:PATH nor postgres://…";
-            return Err(StoreError::new(StoreErrorKind::Unavailable, message).into());
+            return Err(StoreError::new(StoreErrorKind::Denied, message).into());
         }
     })
 }
@@ -429,6 +429,9 @@ impl Engine {
         fingerprint.update(plan.hash());
         fingerprint.update(&inputs);
         fingerprint.update(compiled.name.as_bytes());
+        // Where others may take it, only what finds free slots here soon.
+        let worker = self.0.worker.as_ref();
+        let own = worker.filter(|worker| !self.0.spreads || worker.has_room());
         let project = NewProject {
             id,
             name: compiled.name,
@@ -441,10 +444,10 @@ impl Engine {
             fingerprint: fingerprint.finalize().into(),
             created_at: self.0.clock.now(),
             // Nobody else takes it before this engine does.
-            owner: self.session(),
+            owner: own.map(|worker| *worker.session.borrow()),
         };
         let submitted = self.0.store.submit(Arc::new(project)).await;
-        if let (Err(error), Some(worker)) = (&submitted, &self.0.worker)
+        if let (Err(error), Some(worker)) = (&submitted, own)
             && error.is_transient()
         {
             // It may be recorded, and owned from birth: then it is executed, although
@@ -454,7 +457,10 @@ impl Engine {
         if submitted? == Submitted::Conflict {
             return Err(Error::Conflict(id));
         }
-        self.execute(id).await?;
+        match (own, worker) {
+            (None, Some(worker)) => worker.look(),
+            _ => self.execute(id).await?,
+        }
         Ok(self.project(id))
     }
 

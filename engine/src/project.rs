@@ -292,13 +292,18 @@ impl ProjectHandle {
             worker.look();
         }
         let asked = tokio::time::Instant::now();
+        let mut take_at = asked;
         while asked.elapsed() < REQUEST_WAIT {
             if store.letters(self.id).await?.mail.is_empty() {
                 return self.answer(kind, wanted).await;
             }
-            if worker.is_none() {
-                // Whoever executed may have ended just now.
-                self.apply_if_unowned().await?;
+            // Nobody has it, or whoever had it has ended just now.
+            if take_at.elapsed() > Duration::ZERO && self.is_free().await? {
+                match worker {
+                    Some(worker) => worker.unread(self.id),
+                    None => self.apply_if_unowned().await?,
+                }
+                take_at = tokio::time::Instant::now() + POLL;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -327,6 +332,12 @@ impl ProjectHandle {
                 Err(Error::Illegal { project, state, wanted })
             }
         }
+    }
+
+    /// Whether nobody owns the project. On a file only the lock tells.
+    async fn is_free(&self) -> Result<bool, Error> {
+        let shared = self.engine.store().is_shared();
+        Ok(!shared || self.row().await?.session.is_none())
     }
 
     /// When nobody executes, this process takes the project for the moment: a worker

@@ -69,7 +69,24 @@ async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<serde_json::Va
     }
 }
 
+/// Starts, or is told to stop before it could.
 async fn start(common: &Common, args: &Worker, name: &str) -> Result<Engine, Failure> {
+    tokio::select! {
+        started = try_to_start(common, args, name) => started,
+        signal = interrupted() => Err(Failure::Own {
+            exit: Exit::Interrupted(signal),
+            code: "database",
+            message: "the database did not answer".to_owned(),
+            help: "check that it runs, and the address of --database-url".to_owned(),
+        }),
+    }
+}
+
+async fn try_to_start(
+    common: &Common,
+    args: &Worker,
+    name: &str,
+) -> Result<Engine, Failure> {
     let settings = args.execution.settings(common.file()?.as_deref());
     let began = Instant::now();
     let mut said = false;
@@ -87,17 +104,7 @@ async fn start(common: &Common, args: &Worker, name: &str) -> Result<Engine, Fai
                         "the database is away; trying for a while: {error}"
                     );
                 }
-                tokio::select! {
-                    () = tokio::time::sleep(AGAIN) => {}
-                    signal = interrupted() => {
-                        return Err(Failure::Own {
-                            exit: Exit::Interrupted(signal),
-                            code: "database",
-                            message: error.to_string(),
-                            help: error.help().to_owned(),
-                        });
-                    }
-                }
+                tokio::time::sleep(AGAIN).await;
             }
             started => return Ok(started?),
         }

@@ -3,10 +3,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::{StoreError, StoreErrorKind};
@@ -20,15 +17,18 @@ pub struct CrashPoint {
     pub after: bool,
 }
 
-type Hook = Arc<dyn Fn(CrashPoint) -> bool + Send + Sync>;
+/// What a test has decided for such a place.
+enum Hook {
+    /// Whether the process dies there.
+    Death(Box<dyn Fn(CrashPoint) -> bool + Send + Sync>),
+    /// Whether an answer of the database is lost there, or what it says instead.
+    Loss(Box<dyn Fn(CrashPoint) -> Option<StoreErrorKind> + Send + Sync>),
+}
 
-/// Tells tests about every write; once the hook has answered `true`, nothing is written
-/// any more.
+/// Tells tests about every write; once a process has died, nothing is written any more.
 #[derive(Default)]
 pub(super) struct Crashes {
     hook: Option<Hook>,
-    /// Whether the process dies there, or only loses one answer of the database.
-    dies: bool,
     crashed: AtomicBool,
 }
 
@@ -36,15 +36,17 @@ impl Crashes {
     pub(super) fn new(
         hook: impl Fn(CrashPoint) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self { hook: Some(Arc::new(hook)), dies: true, crashed: AtomicBool::new(false) }
+        Self {
+            hook: Some(Hook::Death(Box::new(hook))),
+            crashed: AtomicBool::new(false),
+        }
     }
 
-    /// Where the hook answers `true`, the connection is lost: before the write, or after it
-    /// and before its answer.
+    /// Where the hook names an error, that is the answer: before the write, or after it.
     pub(super) fn losses(
-        hook: impl Fn(CrashPoint) -> bool + Send + Sync + 'static,
+        hook: impl Fn(CrashPoint) -> Option<StoreErrorKind> + Send + Sync + 'static,
     ) -> Self {
-        Self { dies: false, ..Self::new(hook) }
+        Self { hook: Some(Hook::Loss(Box::new(hook))), crashed: AtomicBool::new(false) }
     }
 
     pub(super) fn point(
@@ -52,18 +54,37 @@ impl Crashes {
         verb: &'static str,
         after: bool,
     ) -> Result<(), StoreError> {
-        let Some(hook) = &self.hook else { return Ok(()) };
-        let dead =
-            self.crashed.load(Ordering::SeqCst) || hook(CrashPoint { verb, after });
-        if dead && !self.dies {
-            let kind = StoreErrorKind::Unavailable;
-            return Err(StoreError::new(kind, "injected loss of a connection"));
+        match &self.hook {
+            Some(Hook::Death(dies)) => {
+                if self.crashed.load(Ordering::SeqCst)
+                    || dies(CrashPoint { verb, after })
+                {
+                    self.crashed.store(true, Ordering::SeqCst);
+                    return Err(StoreError::new(
+                        // What no waiting cures.
+                        StoreErrorKind::Corrupt,
+                        "injected crash",
+                    ));
+                }
+                Ok(())
+            }
+            Some(Hook::Loss(_)) => self.loss(verb, after),
+            None => Ok(()),
         }
-        if dead {
-            self.crashed.store(true, Ordering::SeqCst);
-            return Err(StoreError::new(StoreErrorKind::Other, "injected crash"));
+    }
+
+    /// A place where nothing is written, so that no death there differs from another, but an
+    /// answer can be lost: the verbs `read` and `beat`.
+    pub(super) fn loss(
+        &self,
+        verb: &'static str,
+        after: bool,
+    ) -> Result<(), StoreError> {
+        let Some(Hook::Loss(lost)) = &self.hook else { return Ok(()) };
+        match lost(CrashPoint { verb, after }) {
+            Some(kind) => Err(StoreError::new(kind, "injected loss of an answer")),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

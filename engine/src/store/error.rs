@@ -52,7 +52,7 @@ impl StoreError {
                 "check the path or address of --database-url"
             }
             StoreErrorKind::Denied => {
-                "check the user, password and database in --database-url"
+                "check the address, user, password and database in --database-url"
             }
             StoreErrorKind::ReadOnly => {
                 "make the file and its folder writable, or choose another --database-url"

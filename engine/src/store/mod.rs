@@ -38,9 +38,9 @@ pub use self::{
     sqlite::SqliteStore,
     types::{
         Adoptable, Adopted, Beat, Claim, ClaimOutcome, ClaimRow, Committed, Consumed,
-        Delivery, Header, Letters, ListFilter, LogLine, Mail, MailKind, NewProject,
-        NewSession, Offer, Other, Part, ProjectRow, Pulse, Reference, Serves,
-        SessionRow, StoredProject, Submitted,
+        Delivery, Header, HeldClaim, Letters, ListFilter, LogLine, Mail, MailKind,
+        NewProject, NewSession, Offer, Other, Part, ProjectRow, Pulse, Reference,
+        Serves, SessionRow, StoredProject, Submitted,
     },
 };
 use crate::{
@@ -180,6 +180,17 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.check_statements().await,
             Self::Postgres(store) => store.check_statements().await,
+        }
+    }
+
+    /// Whether the same may succeed later. A server is waited for, whatever is the matter
+    /// with it: to end because of it would charge what runs.
+    pub(crate) fn may_pass(&self, error: &StoreError) -> bool {
+        use StoreErrorKind::{Busy, Corrupt, Lost, NewerSchema, Refused};
+        match error.kind() {
+            Busy => true,
+            Corrupt | NewerSchema | Refused | Lost => false,
+            _ => self.is_shared(),
         }
     }
 
@@ -384,7 +395,7 @@ impl Store {
     /// Commits parts of one session; tells which projects were lost to another owner.
     ///
     /// # Errors
-    /// When nothing was written, or when it is not known: then the event number of each
+    /// When nothing was written, or when it is not known: then the count of writes of each
     /// project tells.
     pub async fn commit(
         &self,

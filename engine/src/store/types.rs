@@ -92,6 +92,8 @@ pub struct ProjectRow {
     pub finished_at: Option<Timestamp>,
     /// Whether the steps recorded as running at its adoption are charged with a crash.
     pub charged: bool,
+    /// How often owners have written to it.
+    pub writes: i64,
 }
 
 impl ProjectRow {
@@ -285,6 +287,8 @@ pub struct Part {
     pub epoch: i64,
     /// The number of the latest event before.
     pub from: i64,
+    /// How often owners have written to the project before.
+    pub writes: i64,
     /// Rows to write, at most one for a step.
     pub facts: Vec<Fact>,
     /// Attempts to keep.
@@ -415,16 +419,31 @@ pub struct Pulse {
     pub own: Vec<(ProjectId, i64)>,
     /// Projects that wait for an owner, most urgent first.
     pub adoptable: Vec<Adoptable>,
-    /// Claimed attempts of this session that must stop: project, step, attempt.
-    pub stop: Vec<(ProjectId, StepNo, u32)>,
+    /// Claimed attempts of this session.
+    pub claims: Vec<HeldClaim>,
     /// Open offers by queue and kind.
     pub offers: Vec<(String, String, u32)>,
     /// The other live sessions.
     pub others: Vec<Other>,
-    /// Sessions whose lease is over, with their last beat.
-    pub late: Vec<(SessionId, i64)>,
+    /// Sessions whose lease is over.
+    pub late: Vec<Other>,
     /// Sessions that were declared dead, and still own something.
     pub ended: Vec<SessionId>,
+}
+
+/// A claimed attempt of a session, as the database knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldClaim {
+    /// The project.
+    pub project: ProjectId,
+    /// The step.
+    pub no: StepNo,
+    /// The attempt.
+    pub attempt: u32,
+    /// The identity of the grant.
+    pub id: uuid::Uuid,
+    /// Whether its project wants it to stop.
+    pub stop: bool,
 }
 
 /// A project that waits for an owner.
@@ -445,6 +464,8 @@ pub struct Other {
     pub id: SessionId,
     /// Its last beat.
     pub beat: i64,
+    /// How long it is believed to be alive after a beat.
+    pub lease: Duration,
     /// How many slots it has.
     pub slots: u32,
     /// How many steps of others it could run.

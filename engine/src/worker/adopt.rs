@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     AdoptReply, Config, Message,
     owned::{OfferState, Owned},
@@ -11,13 +13,17 @@ use crate::{
     ProjectId, SessionId, Timestamp,
     plan::StepNo,
     run::Event,
-    store::{Adoptable, Adopted, StoreError, StoreErrorKind},
+    store::{Adoptable, Adopted, Store, StoreError, StoreErrorKind},
 };
 
 /// So many projects are taken over at a time.
 const ADOPTIONS_AT_ONCE: usize = 16;
 /// A session of many holds at most so many projects; the others are for the others.
 const MOST_PROJECTS: usize = 256;
+/// So many with those that do nothing here.
+const MOST_HELD: usize = 4_096;
+/// What could not be loaded is tried again so much later: by a newer program, perhaps.
+const LATER: Duration = Duration::from_secs(60);
 /// A project that was taken over so often without a commit brings its workers down.
 const POISON: i64 = 5;
 /// After the database could not be asked.
@@ -45,7 +51,9 @@ impl Scheduler {
                 if !self.has_room() && !self.outranks(&candidate) {
                     return;
                 }
-                self.answered.insert(candidate.project, candidate.mail);
+                if candidate.mail > 0 {
+                    self.answered.insert(candidate.project, candidate.mail);
+                }
                 self.begin_adoption(candidate.project, None);
             }
             self.candidates.pop_front();
@@ -61,7 +69,8 @@ impl Scheduler {
         // Once for each message, also where nothing else of the project is done here, or it
         // could not be loaded before: whoever sent it waits for an answer.
         let fresh = mail > 0 && self.answered.get(&project) != Some(&mail);
-        if self.parked.contains(&project) && !fresh {
+        let parked = self.parked.get(&project);
+        if parked.is_some_and(|until| *until > Instant::now()) && !fresh {
             return false;
         }
         if self.config.steer_only {
@@ -72,14 +81,19 @@ impl Scheduler {
     }
 
     /// Whether more projects would find free slots soon. One process alone takes all.
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         if !self.config.store.is_shared() {
             return true;
         }
         let waiting: usize =
             self.projects.values().map(|owned| owned.queue.len()).sum();
         let running = self.config.concurrency.saturating_sub(self.free);
-        self.projects.len() + self.adopting.len() < MOST_PROJECTS
+        // Those whose steps run elsewhere or that wait for a time keep no slot from anybody.
+        let quiet = |owned: &&Owned| !owned.is_busy() && owned.queue.is_empty();
+        let quiet = self.projects.values().filter(quiet).count();
+        let held = self.projects.len() + self.adopting.len();
+        held < MOST_HELD
+            && held - quiet < MOST_PROJECTS
             && waiting + running + self.adopting.len() < 2 * self.config.concurrency
     }
 
@@ -149,8 +163,9 @@ impl Scheduler {
             }
             Ok(Adoption::Left) => Ok(()),
             Err(error) => {
-                if !error.is_transient() {
-                    self.parked.insert(project);
+                match self.config.store.may_pass(&error) && error.is_transient() {
+                    true => drop(self.answered.remove(&project)),
+                    false => self.park(project),
                 }
                 if replies.is_empty() {
                     tracing::error!(%project, %error, "the project cannot be loaded");
@@ -161,6 +176,16 @@ impl Scheduler {
         for reply in replies {
             let _ = reply.send(result.clone());
         }
+    }
+
+    /// A project that cannot be loaded here is not tried again for a while; on a file, not
+    /// again by this process.
+    pub(super) fn park(&mut self, project: ProjectId) {
+        let wait = match self.config.store.is_shared() {
+            true => LATER,
+            false => Duration::from_secs(u64::from(u32::MAX)),
+        };
+        self.parked.insert(project, Instant::now() + wait);
     }
 
     fn take(&mut self, adopted: Adopted, mut owned: Owned) {
@@ -240,7 +265,7 @@ impl Scheduler {
             let released = loop {
                 match store.release(session, project, epoch, 0, wake_at).await {
                     Ok(released) => break released,
-                    Err(error) if error.is_transient() && store.is_shared() => {
+                    Err(error) if store.is_shared() && store.may_pass(&error) => {
                         tokio::time::sleep(AGAIN).await;
                     }
                     Err(error) => {
@@ -270,6 +295,10 @@ impl Scheduler {
         owned.stop_all();
         self.free += owned.running.len();
         self.dirty.remove(&project);
+        if self.dirty.is_empty() {
+            // What was counted is gone with it.
+            (self.uncommitted, self.uncommitted_bytes) = (0, 0);
+        }
         self.startable.remove(&project);
         self.inputs.retain(|(of, _), _| *of != project);
         self.held_suspects.retain(|(of, _)| *of != project);
@@ -318,15 +347,17 @@ async fn adopt(
     foreign: bool,
 ) -> Result<Adoption, StoreError> {
     let store = &config.store;
-    let patient = |error: &StoreError| error.is_transient() && store.is_shared();
-    let row = loop {
-        match store.row(project).await {
-            Err(error) if patient(&error) => tokio::time::sleep(AGAIN).await,
-            row => break row?,
+    let row = patiently(store, || store.row(project)).await?;
+    let Some(row) = row else { return Err(unknown()) };
+    let plan = match patiently(store, || config.plans.get(store, row.plan_hash)).await {
+        Ok(plan) => plan,
+        Err(error) => {
+            if store.is_shared() && row.session.is_none() {
+                postpone(config, session, project).await;
+            }
+            return Err(error);
         }
     };
-    let Some(row) = row else { return Err(unknown()) };
-    let plan = config.plans.get(store, row.plan_hash).await?;
     // On a shared database any process may own: what it cannot run, others can.
     let refused = match config.steer_only || store.is_shared() {
         true => None,
@@ -343,17 +374,13 @@ async fn adopt(
         };
     }
     // A lost answer may have been a yes: the same again takes what is ours already.
-    let adopted = loop {
-        match store.adopt(session, project).await {
-            Err(error) if patient(&error) => tokio::time::sleep(AGAIN).await,
-            adopted => break adopted?,
-        }
-    };
+    let adopted = patiently(store, || store.adopt(session, project)).await?;
     let Some(adopted) = adopted else { return Ok(Adoption::Left) };
     let (loads, epoch) = (adopted.project.row.loads, adopted.project.row.epoch);
     if loads >= POISON {
         let now = config.clock.now();
-        store.park(session, project, epoch, "poison", now).await?;
+        let park = || store.park(session, project, epoch, "poison", now);
+        patiently(store, park).await?;
         let message =
             format!("{POISON} workers died while they loaded it; it is paused");
         return Err(StoreError::new(StoreErrorKind::Other, message));
@@ -367,10 +394,38 @@ async fn adopt(
     let owned = owned.map_err(damaged)?;
     if loads > 1 {
         // It was loaded: whatever ended the workers before it was not that.
-        store.loaded(session, project, epoch).await?;
+        patiently(store, || store.loaded(session, project, epoch)).await?;
     }
     let owned = Box::new(Owned { steered, ..owned });
     Ok(Adoption::Taken { session, adopted: Box::new(adopted), owned })
+}
+
+/// Asks a server until it answers; a file once.
+async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+    store: &Store,
+    ask: impl Fn() -> F,
+) -> Result<T, StoreError> {
+    loop {
+        match ask().await {
+            Err(error) if store.is_shared() && store.may_pass(&error) => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Lets a project sleep that this program cannot load: among those that wait for an owner
+/// it would hide the others.
+async fn postpone(config: &Config, session: SessionId, project: ProjectId) {
+    let store = &config.store;
+    let Ok(Some(adopted)) = store.adopt(session, project).await else { return };
+    let row = adopted.project.row;
+    let until = config.clock.now().plus(LATER);
+    let slept = store.release(session, project, row.epoch, row.mail, Some(until)).await;
+    if let Err(error) = slept {
+        tracing::warn!(%project, %error, "it was not given back");
+    }
 }
 
 fn answer(reply: Option<AdoptReply>, result: Result<(), StoreError>) {

@@ -1,7 +1,7 @@
 //! Committing: what runs decide is gathered by project, written in one transaction at a
 //! time, and carried out once that is durable.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Then,
@@ -21,6 +21,9 @@ use crate::{
 const MOST_UNCOMMITTED: usize = 4_096;
 /// At most so many bytes of outputs may wait to be written.
 const MOST_UNCOMMITTED_BYTES: usize = 64 * 1024 * 1024;
+/// After the database could not be asked.
+const AGAIN: Duration = Duration::from_millis(300);
+
 impl Scheduler {
     /// Whether so little waits to be written that steps may start.
     pub(super) fn may_record(&self) -> bool {
@@ -203,6 +206,7 @@ impl Scheduler {
                 continue;
             };
             owned.row.last_event = carry.upto;
+            owned.row.writes += 1;
             owned.freed = carry.finished.is_some()
                 || (owned.freed || owned.run.state().is_terminal());
             owned.consumptions +=
@@ -243,14 +247,17 @@ impl Scheduler {
     /// the same would be refused again.
     fn refused(&mut self, project: ProjectId, epoch: i64) {
         self.drop_project(project);
-        self.parked.insert(project);
+        self.park(project);
         let (store, session) = (self.config.store.clone(), self.session);
         let now = self.config.clock.now();
         self.attempts.spawn(async move {
-            let parked =
-                store.park(session, project, epoch, "store_refused", now).await;
-            if let Err(error) = parked {
+            let park = || store.park(session, project, epoch, "store_refused", now);
+            while let Err(error) = park().await {
                 tracing::error!(%project, %error, "the project could not be paused");
+                if !store.may_pass(&error) {
+                    return;
+                }
+                tokio::time::sleep(AGAIN).await;
             }
         });
     }

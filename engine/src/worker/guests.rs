@@ -5,10 +5,15 @@
 //! known. Inputs are evaluated here, from what is recorded, so that secrets never leave the
 //! worker that uses them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     Config, Message,
@@ -24,13 +29,17 @@ use crate::{
     handler::Inner,
     plan::{Action, StepNo},
     run::{Run, StepState},
-    store::{Claim, Delivery, StoreError, StoreErrorKind},
+    store::{Claim, Delivery, HeldClaim, Store, StoreError, StoreErrorKind},
 };
 
 /// So many outcomes may wait to be delivered before nothing more is claimed.
 const MOST_UNDELIVERED: usize = 256;
 /// Projects of others that are kept in memory for their next step.
 const MOST_HOSTED: usize = 64;
+/// And how many steps they may have together.
+const MOST_HOSTED_STEPS: u32 = 200_000;
+/// So many outcomes are delivered by one transaction: each costs a round trip in it.
+const DELIVERED_AT_ONCE: usize = 64;
 /// After the database could not be asked.
 const AGAIN: Duration = Duration::from_millis(300);
 
@@ -41,11 +50,14 @@ pub(super) struct Guests {
     /// What is known of the projects they belong to.
     hosted: HashMap<ProjectId, Arc<Hosted>>,
     /// The claim on its way, and the slots that are kept free for it.
-    claiming: Option<(uuid::Uuid, usize)>,
+    claiming: Option<(Uuid, usize)>,
     /// Whether there may be offers that this worker can take.
     pub(super) offers: bool,
     pub(super) undelivered: Vec<(Claim, Delivery)>,
-    delivering: bool,
+    /// The outcomes on their way.
+    delivering: Arc<Vec<(Claim, Delivery)>>,
+    /// Grants that the database calls ours and of which something is not in our hands.
+    strays: HashSet<Uuid>,
 }
 
 #[derive(Debug)]
@@ -87,7 +99,32 @@ impl Guests {
 
     /// Whether outcomes wait to be delivered.
     pub(super) fn is_delivering(&self) -> bool {
-        self.delivering || !self.undelivered.is_empty()
+        !(self.delivering.is_empty() && self.undelivered.is_empty())
+    }
+
+    /// The claims in our hands.
+    fn claims(&self) -> impl Iterator<Item = &Claim> {
+        let running = self.running.values().map(|guest| &guest.claim);
+        let ended = self.undelivered.iter().chain(self.delivering.iter());
+        running.chain(ended.map(|(claim, _)| claim))
+    }
+
+    /// Grants of which nothing is in our hands, for two pulses: the answer to the claim was
+    /// lost, and it arrived after it was given back.
+    fn lost_grants(&mut self, held: &[HeldClaim]) -> Vec<Uuid> {
+        let coming = self.claiming.map(|(grant, _)| grant);
+        let known: HashSet<_> =
+            self.claims().map(|claim| (claim.project, claim.no, claim.id)).collect();
+        let strays: HashSet<Uuid> = held
+            .iter()
+            .filter(|it| !known.contains(&(it.project, it.no, it.id)))
+            .map(|it| it.id)
+            .filter(|grant| Some(*grant) != coming)
+            .collect();
+        let mut lost: Vec<Uuid> = strays.intersection(&self.strays).copied().collect();
+        lost.retain(|grant| self.claims().all(|claim| claim.id != *grant));
+        self.strays = strays;
+        lost
     }
 
     pub(super) fn stop_all(&self) {
@@ -143,7 +180,7 @@ impl Scheduler {
     /// Offers were taken, or not.
     pub(super) fn claimed(
         &mut self,
-        grant: uuid::Uuid,
+        grant: Uuid,
         result: Result<Vec<Claim>, StoreError>,
     ) {
         // One of a session that is dead is none of ours.
@@ -187,7 +224,7 @@ impl Scheduler {
     }
 
     /// Gives back what a claim took: nothing of it was begun.
-    fn unclaim(&mut self, grant: uuid::Uuid) {
+    fn unclaim(&mut self, grant: Uuid) {
         let store = self.config.store.clone();
         self.attempts.spawn(async move {
             while let Err(error) = store.unclaim(grant).await {
@@ -195,6 +232,18 @@ impl Scheduler {
                 tokio::time::sleep(AGAIN).await;
             }
         });
+    }
+
+    /// What the database calls claimed by this session: some of it may have to stop, and some
+    /// nobody knows of.
+    pub(super) fn held_claims(&mut self, held: &[HeldClaim]) {
+        for it in held.iter().filter(|it| it.stop) {
+            self.guests.stop(it.project, it.no, it.attempt);
+        }
+        for grant in self.guests.lost_grants(held) {
+            tracing::warn!(%grant, "a claim was ours and nobody knew");
+            self.unclaim(grant);
+        }
     }
 
     /// A claimed step is ready to run here, or has ended before it began.
@@ -210,6 +259,8 @@ impl Scheduler {
         }
         let stopped = guest.stop.is_cancelled();
         match host {
+            // Through no fault of its own.
+            Ok(_) if self.draining => self.end_guest(claim, Delivery::Lost),
             Ok((host, input)) if !stopped => self.launch_guest(claim, &host, input),
             Ok(_) => {
                 self.end_guest(claim, Delivery::Failed(StepError::not_started()));
@@ -260,7 +311,11 @@ impl Scheduler {
             inbox: self.inbox_sender.clone(),
         };
         guest.abort = Some(self.attempts.spawn(attempt.run()));
-        if self.guests.hosted.len() >= MOST_HOSTED {
+        let steps = |hosted: &Arc<Hosted>| hosted.run.len();
+        let held: u32 = self.guests.hosted.values().map(steps).sum();
+        if self.guests.hosted.len() >= MOST_HOSTED
+            || held.saturating_add(steps(&known)) > MOST_HOSTED_STEPS
+        {
             self.guests.hosted.clear();
         }
         self.guests.hosted.insert(project, known);
@@ -312,50 +367,54 @@ impl Scheduler {
 
     /// Sends outcomes on their way: one batch in flight, and the next one gathers.
     pub(super) fn deliver_outcomes(&mut self) {
-        if self.guests.delivering || self.guests.undelivered.is_empty() {
+        let guests = &mut self.guests;
+        if !guests.delivering.is_empty() || guests.undelivered.is_empty() {
             return;
         }
-        self.guests.delivering = true;
-        let batch = Arc::new(std::mem::take(&mut self.guests.undelivered));
+        let most = guests.undelivered.len().min(DELIVERED_AT_ONCE);
+        guests.delivering = Arc::new(guests.undelivered.drain(..most).collect());
+        let batch = Arc::clone(&guests.delivering);
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
         self.attempts.spawn(async move {
-            let result = loop {
+            let mut refused = vec![];
+            // All at once; one by one where the database refuses something.
+            let mut batches = vec![batch];
+            while let Some(batch) = batches.pop() {
                 match store.deliver(Arc::clone(&batch)).await {
                     Ok(lost) => {
-                        for claim in lost {
-                            let (project, no) = (claim.project, claim.no);
+                        for Claim { project, no, .. } in lost {
                             tracing::debug!(%project, no, "a claim was lost");
                         }
-                        break Ok(());
                     }
                     // The same again does no harm: what was delivered is no longer claimed.
-                    Err(error) if error.is_transient() => {
+                    Err(error) if store.may_pass(&error) => {
                         tracing::warn!(%error, "outcomes could not be delivered yet");
                         tokio::time::sleep(AGAIN).await;
+                        batches.push(batch);
                     }
-                    Err(error) => break Err(error),
+                    Err(error) => match batch.as_slice() {
+                        [(claim, _)] => refused.push((*claim, error)),
+                        many => batches
+                            .extend(many.iter().map(|one| Arc::new(vec![one.clone()]))),
+                    },
                 }
-            };
-            let _ = inbox.send(Message::Delivered { batch, result });
+            }
+            let _ = inbox.send(Message::Delivered { refused });
         });
     }
 
-    /// Outcomes were delivered, or the database refuses them: then one by one, and what is
-    /// still refused has failed.
-    pub(super) fn delivered(
-        &mut self,
-        batch: &[(Claim, Delivery)],
-        result: Result<(), StoreError>,
-    ) {
-        self.guests.delivering = false;
-        let Err(error) = result else { return };
-        tracing::error!(%error, "outcomes were refused");
-        if error.kind() != StoreErrorKind::Refused {
-            return;
-        }
-        for (claim, _) in batch {
-            let error = StepError::fail("store_refused", &error);
-            self.guests.undelivered.push((*claim, Delivery::Failed(error)));
+    /// Outcomes were delivered. A step whose outcome the database refuses has failed.
+    pub(super) fn delivered(&mut self, refused: Vec<(Claim, StoreError)>) {
+        self.guests.delivering = Arc::default();
+        for (claim, error) in refused {
+            tracing::error!(project = %claim.project, no = claim.no, %error, "refused");
+            if error.kind() == StoreErrorKind::Refused {
+                let error = StepError::fail(
+                    "store_refused",
+                    "the database refuses the outcome",
+                );
+                self.guests.undelivered.push((claim, Delivery::Failed(error)));
+            }
         }
     }
 
@@ -418,9 +477,9 @@ async fn host(
                 Bound::Failed(error) => return Err(Delivery::Failed(error)),
             }
         };
-        let read =
-            again(|| config.store.outputs_within(claim.project, &missing, MOST_INPUT))
-                .await?;
+        let store = &config.store;
+        let ask = || store.outputs_within(claim.project, &missing, MOST_INPUT);
+        let read = again(store, ask).await?;
         let Some(read) = read else {
             let message = "the outputs it uses are more than a worker may hold";
             return Err(Delivery::Failed(StepError::fail("too_large", message)));
@@ -434,10 +493,11 @@ async fn load(
     session: SessionId,
     project: ProjectId,
 ) -> Result<Hosted, Delivery> {
-    let stored = again(|| config.store.project(project)).await?;
+    let store = &config.store;
+    let stored = again(store, || store.project(project)).await?;
     let Some(stored) = stored else { return Err(Delivery::Lost) };
     let hash = stored.row.plan_hash;
-    let plan = again(|| config.plans.get(&config.store, hash)).await?;
+    let plan = again(store, || config.plans.get(store, hash)).await?;
     let loaded = tokio::task::spawn_blocking(move || {
         let around = surroundings(&stored, session)?;
         let seed = *stored.row.id.uuid().as_bytes();
@@ -455,12 +515,13 @@ async fn load(
 
 /// Asks the database until it answers.
 async fn again<T, F: Future<Output = Result<T, StoreError>>>(
+    store: &Store,
     ask: impl Fn() -> F,
 ) -> Result<T, Delivery> {
     loop {
         match ask().await {
             Ok(value) => return Ok(value),
-            Err(error) if error.is_transient() => tokio::time::sleep(AGAIN).await,
+            Err(error) if store.may_pass(&error) => tokio::time::sleep(AGAIN).await,
             Err(error) => {
                 return Err(Delivery::Failed(StepError::retry("database", error)));
             }

@@ -143,22 +143,17 @@ impl Watch {
     }
 
     /// Who may be declared dead: who is late by the clock of the database and was quiet for
-    /// half a lease by ours, so that a clock that jumps kills nobody; or who was quiet for
-    /// three leases, so that one that stands still saves nobody.
-    fn expired(
-        &mut self,
-        pulse: &Pulse,
-        lease: Duration,
-        now: Instant,
-    ) -> Vec<(SessionId, i64, bool)> {
+    /// half its lease by ours, so that a clock that jumps kills nobody; or who was quiet for
+    /// three of its leases, so that one that stands still saves nobody.
+    fn expired(&mut self, pulse: &Pulse, now: Instant) -> Vec<(SessionId, i64, bool)> {
         let mut expired = vec![];
-        for (session, beat) in &pulse.late {
-            if self.quiet(*session, *beat, now) >= lease / 2 {
-                expired.push((*session, *beat, false));
+        for late in &pulse.late {
+            if self.quiet(late.id, late.beat, now) >= late.lease / 2 {
+                expired.push((late.id, late.beat, false));
             }
         }
         for other in &pulse.others {
-            if self.quiet(other.id, other.beat, now) >= lease * 3 {
+            if self.quiet(other.id, other.beat, now) >= other.lease * 3 {
                 expired.push((other.id, other.beat, true));
             }
         }
@@ -213,7 +208,7 @@ async fn beat(
                     last = Some(sent);
                 }
                 let steady = steady_since.is_some_and(|since| arrived - since >= lease);
-                let expired = watch.expired(&pulse, lease, arrived);
+                let expired = watch.expired(&pulse, arrived);
                 let sent = beats.then_some(sent);
                 let heard = Heard { session, pulse, sent, arrived, expired, steady };
                 if inbox.send(Message::Heard(Box::new(heard))).is_err() {
@@ -274,14 +269,17 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(10);
 
-    fn late(session: SessionId, beat: i64) -> Pulse {
-        Pulse { late: vec![(session, beat)], ..Pulse::default() }
+    fn other(session: SessionId, beat: i64, lease: Duration) -> Other {
+        let serves = Serves::default();
+        Other { id: session, beat, lease, slots: 1, hungry: 0, serves }
     }
 
-    fn live(session: SessionId, beat: i64) -> Pulse {
-        let serves = Serves::default();
-        let other = Other { id: session, beat, slots: 1, hungry: 0, serves };
-        Pulse { others: vec![other], ..Pulse::default() }
+    fn late(session: SessionId, beat: i64) -> Pulse {
+        Pulse { late: vec![other(session, beat, LEASE)], ..Pulse::default() }
+    }
+
+    fn live(session: SessionId, beat: i64, lease: Duration) -> Pulse {
+        Pulse { others: vec![other(session, beat, lease)], ..Pulse::default() }
     }
 
     #[test]
@@ -291,23 +289,22 @@ mod tests {
         for second in 0..60 {
             let now = start + Duration::from_secs(second);
             let beat = i64::try_from(second).unwrap();
-            assert!(watch.expired(&late(session, beat), LEASE, now).is_empty());
+            assert!(watch.expired(&late(session, beat), now).is_empty());
         }
         let now = start + Duration::from_secs(59) + LEASE / 2;
-        assert_eq!(
-            watch.expired(&late(session, 59), LEASE, now),
-            [(session, 59, false)]
-        );
+        assert_eq!(watch.expired(&late(session, 59), now), [(session, 59, false)]);
     }
 
     #[test]
     fn a_clock_of_the_database_that_stands_still_saves_nobody_who_is_quiet() {
         let (mut watch, session) = (Watch::default(), SessionId::fresh());
         let start = Instant::now();
-        assert!(watch.expired(&live(session, 7), LEASE, start).is_empty());
-        let soon = start + LEASE * 2;
-        assert!(watch.expired(&live(session, 7), LEASE, soon).is_empty());
+        let live = |lease| live(session, 7, lease);
+        assert!(watch.expired(&live(LEASE), start).is_empty());
+        assert!(watch.expired(&live(LEASE), start + LEASE * 2).is_empty());
         let then = start + LEASE * 3;
-        assert_eq!(watch.expired(&live(session, 7), LEASE, then), [(session, 7, true)]);
+        assert_eq!(watch.expired(&live(LEASE), then), [(session, 7, true)]);
+        // It is the lease of the other that counts, not that of the judge.
+        assert!(watch.expired(&live(LEASE * 2), then).is_empty());
     }
 }

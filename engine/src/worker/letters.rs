@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Message, owned::OfferState, scheduler::Scheduler};
 use crate::{
-    ProjectId,
+    ProjectId, StepError,
     run::{Event, StepState},
     store::{ClaimOutcome, Consumed, Delivery, Letters, Mail, MailKind, StoreError},
 };
@@ -145,12 +145,11 @@ impl Scheduler {
         });
         if !offered || !fits {
             tracing::debug!(%project, no, "an outcome came too late");
-            return;
+            return self.go_on_with_held(project);
         }
-        if let Some(Delivery::ConditionFalse) = delivery {
-            return self.apply(project, Event::ConditionFalse { no }, true);
-        }
-        if owned.run.step_state(no) == StepState::Ready {
+        let ready = owned.run.step_state(no) == StepState::Ready;
+        let skipped = matches!(delivery, Some(Delivery::ConditionFalse));
+        if ready && !skipped {
             self.apply(project, Event::Claimed { no, since: claimed_at }, true);
         }
         let event = match delivery {
@@ -161,11 +160,16 @@ impl Scheduler {
                 Event::Deferred { no, attempt, until, output }
             }
             Some(Delivery::Failed(error)) => Event::Failed { no, attempt, error },
-            Some(Delivery::ConditionFalse) => return,
+            Some(Delivery::ConditionFalse) if ready => Event::ConditionFalse { no },
+            // A cancel has taken it for running meanwhile; it never began.
+            Some(Delivery::ConditionFalse) => {
+                Event::Failed { no, attempt, error: StepError::not_started() }
+            }
             Some(Delivery::Lost) => Event::Lost { no, charged: false, limit: 0 },
             None => Event::Lost { no, charged, limit: self.config.crash_limit },
         };
         self.apply(project, event, true);
+        self.go_on_with_held(project);
     }
 
     /// A message of a person. What stops the project waits until it is known which offered

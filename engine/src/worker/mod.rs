@@ -23,7 +23,13 @@ mod scheduler;
 mod settle;
 mod start;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::{mpsc::UnboundedSender, oneshot, watch};
 
@@ -113,14 +119,16 @@ pub(crate) enum Message {
     Claimed { grant: uuid::Uuid, result: Result<Vec<Claim>, StoreError> },
     /// A claimed step is ready to run here.
     Hosted { claim: Claim, host: Result<(Host, GuestInput), Delivery> },
-    /// Outcomes of claimed steps were delivered, or not.
-    Delivered { batch: Arc<Vec<(Claim, Delivery)>>, result: Result<(), StoreError> },
+    /// Outcomes of claimed steps were delivered, but for those that the database refuses.
+    Delivered { refused: Vec<(Claim, StoreError)> },
     /// Dead sessions were looked after.
     Reaped,
     /// The session was begun anew, after the one before was declared dead.
     Reborn { result: Result<(), StoreError> },
     /// There may be mail, or a new project.
     Look,
+    /// There is mail for a project that nobody owns.
+    Unread { project: ProjectId },
     /// Drop what runs and end.
     Abort { reply: oneshot::Sender<()> },
     /// Finish what runs, start nothing more.
@@ -154,6 +162,8 @@ pub(crate) struct Handle {
     pub(crate) fatal: watch::Receiver<Option<StoreError>>,
     /// The session of this worker.
     pub(crate) session: watch::Receiver<crate::SessionId>,
+    /// Whether another project would find free slots soon.
+    pub(crate) room: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -173,6 +183,16 @@ impl Handle {
     /// Says that there may be mail or a new project.
     pub(crate) fn look(&self) {
         let _ = self.inbox.send(Message::Look);
+    }
+
+    /// Says that there is mail for a project that nobody owns.
+    pub(crate) fn unread(&self, project: ProjectId) {
+        let _ = self.inbox.send(Message::Unread { project });
+    }
+
+    /// Whether another project would find free slots soon.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed)
     }
 
     /// Asks for the end without waiting for it.

@@ -3,7 +3,10 @@
 //! Only declared hunger is answered: whoever has free slots says so with its beat. A step
 //! of a queue or kind that this worker does not run is offered to those that do.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     owned::{OfferState, Owned},
@@ -21,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// So many offers for each slot that waits for work: one that runs, and two that wait, so
 /// that a freed slot finds the next one without asking the owner.
 const WINDOW: u32 = 3;
-/// From how many crashes on a step is only run by its owner, where it runs alone.
+/// From how many crashes on a step is run alone: by its owner, where that serves it.
 const SUSPECT: u32 = 2;
 
 impl Scheduler {
@@ -32,8 +35,12 @@ impl Scheduler {
         if !self.config.store.is_shared() || !self.may_begin() {
             return;
         }
-        if self.free > 0 && self.startable.is_empty() {
-            self.take_back();
+        let hunger: u32 = self.others.iter().map(|other| other.hungry).sum();
+        if hunger == 0 {
+            // Nobody is there to take them: they keep their place in the order here.
+            self.take_back(usize::MAX);
+        } else if self.free > 0 && self.startable.is_empty() {
+            self.take_back(self.free);
         }
         if self.others.is_empty() {
             return;
@@ -58,11 +65,18 @@ impl Scheduler {
         if waiting.is_empty() {
             return;
         }
+        // One suspect at a time where nobody else can watch it.
+        let mut suspected = BTreeSet::new();
         for owned in self.projects.values() {
             for no in owned.offers.keys() {
-                *out.entry(service(owned, *no)).or_default() += 1;
+                let service = service(owned, *no);
+                if owned.run.view(*no).crashes >= SUSPECT {
+                    suspected.insert(service.clone());
+                }
+                *out.entry(service).or_default() += 1;
             }
         }
+        let mut later = vec![];
         for project in waiting {
             let Some(owned) = self.projects.get_mut(&project) else { continue };
             let services: Vec<_> = owned.foreign.keys().cloned().collect();
@@ -83,9 +97,20 @@ impl Scheduler {
                         owned.foreign.remove(&service);
                         break;
                     };
+                    if owned.run.view(no).crashes >= SUSPECT
+                        && !suspected.insert(service.clone())
+                    {
+                        later.push((project, no));
+                        continue;
+                    }
                     *out += 1;
                     self.offer(project, no);
                 }
+            }
+        }
+        for (project, no) in later {
+            if let Some(owned) = self.projects.get_mut(&project) {
+                owned.push_foreign(no);
             }
         }
     }
@@ -148,9 +173,8 @@ impl Scheduler {
         self.urgent = true;
     }
 
-    /// Free slots here, and nothing else to start: open offers come home.
-    fn take_back(&mut self) {
-        let mut wanted = self.free;
+    /// Open offers that could run here come home, the best first.
+    fn take_back(&mut self, mut wanted: usize) {
         for owned in self.projects.values() {
             let coming = OfferState::Withdrawing;
             let coming =
@@ -239,7 +263,7 @@ impl Scheduler {
     }
 
     /// Messages that waited for offers to come back.
-    fn go_on_with_held(&mut self, project: ProjectId) {
+    pub(super) fn go_on_with_held(&mut self, project: ProjectId) {
         let Some(owned) = self.projects.get_mut(&project) else { return };
         if owned.offers.values().any(|state| *state != OfferState::Taken) {
             return;

@@ -222,8 +222,12 @@ impl Owned {
     }
 
     /// Whether another step may start, here or elsewhere: open offers count, because they
-    /// may be taken at any moment.
+    /// may be taken at any moment. A message that waits for offers to come back stops the
+    /// project already.
     pub(super) fn may_start(&self) -> bool {
+        if !self.held.is_empty() {
+            return false;
+        }
         let most = self.run.plan().max_parallel();
         let below = |most| self.run.busy() + self.offered() < most;
         self.run.may_start() && most.is_none_or(below)
@@ -333,6 +337,7 @@ impl Owned {
             session,
             epoch: self.row.epoch,
             from: self.row.last_event,
+            writes: self.row.writes,
             facts: pending.facts,
             attempts: pending.attempts,
             records: pending.records,

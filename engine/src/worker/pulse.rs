@@ -58,9 +58,7 @@ impl Scheduler {
         }
         self.config.clock.synchronize(heard.pulse.now, heard.arrived);
         self.others.clone_from(&heard.pulse.others);
-        for (project, no, attempt) in &heard.pulse.stop {
-            self.guests.stop(*project, *no, *attempt);
-        }
+        self.held_claims(&heard.pulse.claims);
         self.guests.offers |= heard
             .pulse
             .offers
@@ -133,20 +131,28 @@ impl Scheduler {
         self.strays.clear();
         self.releasing.clear();
         self.others.clear();
-        self.session = SessionId::fresh();
+        let before = std::mem::replace(&mut self.session, SessionId::fresh());
         let (config, session) = (Arc::clone(&self.config), self.session);
         let inbox = self.inbox_sender.clone();
         self.attempts.spawn(async move {
             let result = loop {
                 let begun = config.store.begin_session(config.session(session)).await;
                 match begun {
-                    Err(error) if error.is_transient() => {
+                    Err(error) if config.store.may_pass(&error) => {
                         tokio::time::sleep(AGAIN).await;
                     }
                     result => break result,
                 }
             };
             let _ = inbox.send(Message::Reborn { result });
+            // What it still owns is free at once. Nobody has died, so nothing is charged.
+            while let Err(error) = config.store.end_session(before).await {
+                tracing::warn!(%error, "the session before was not ended yet");
+                if !config.store.may_pass(&error) {
+                    return;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
         });
     }
 
@@ -223,9 +229,12 @@ impl Scheduler {
         let now = Instant::now();
         let time = self.config.clock.now();
         let mut idle = vec![];
+        let all = self.config.all;
         for (id, owned) in &mut self.projects {
             let due = owned.run.next_due();
-            let quiet = !owned.is_busy()
+            // Who executes only what is asked for would not look for it again.
+            let quiet = (all || !self.wanted.contains(id))
+                && !owned.is_busy()
                 && owned.offers.is_empty()
                 && owned.fetching.is_empty()
                 && owned.queue.is_empty()

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -92,9 +95,9 @@ pub(super) struct Scheduler {
     pub(super) releasing: HashSet<ProjectId>,
     /// Projects that the database calls ours and that are not in our hands.
     pub(super) strays: HashSet<ProjectId>,
-    /// Projects that could not be loaded: they are not tried again by themselves.
-    pub(super) parked: HashSet<ProjectId>,
-    /// Projects that this worker was asked to execute.
+    /// Projects that could not be loaded, and until when they are not tried again.
+    pub(super) parked: HashMap<ProjectId, Instant>,
+    /// Projects that this worker was asked to execute, where it does not execute all.
     pub(super) wanted: HashSet<ProjectId>,
     /// Unread messages for which projects were taken.
     pub(super) answered: HashMap<ProjectId, i64>,
@@ -119,6 +122,7 @@ pub(super) struct Scheduler {
     fatal: Arc<watch::Sender<Option<StoreError>>>,
     shutdown: Vec<oneshot::Sender<()>>,
     aborted: bool,
+    room: Arc<AtomicBool>,
     lock: Option<ExecutorLock>,
 }
 
@@ -133,6 +137,7 @@ pub(crate) fn spawn(
     let (fatal, fatal_receiver) = watch::channel(None);
     let (session_sender, session_receiver) = watch::channel(session);
     let fatal = Arc::new(fatal);
+    let room = Arc::new(AtomicBool::new(true));
     let vitals = match config.store.is_shared() {
         true => {
             let vitals = Arc::new(Vitals::new(session));
@@ -148,6 +153,7 @@ pub(crate) fn spawn(
         commits: Arc::clone(&commits),
         fatal: fatal_receiver,
         session: session_receiver,
+        room: Arc::clone(&room),
     };
     let scheduler = Scheduler {
         free: config.concurrency.max(1),
@@ -179,7 +185,7 @@ pub(crate) fn spawn(
         candidates: VecDeque::new(),
         releasing: HashSet::new(),
         strays: HashSet::new(),
-        parked: HashSet::new(),
+        parked: HashMap::new(),
         wanted: HashSet::new(),
         answered: HashMap::new(),
         session_sender,
@@ -196,6 +202,7 @@ pub(crate) fn spawn(
         fatal: Arc::clone(&fatal),
         shutdown: vec![],
         aborted: false,
+        room,
         lock,
     };
     let work = tokio::spawn(scheduler.run());
@@ -252,6 +259,7 @@ impl Scheduler {
         let mut next_look = Instant::now();
         let mut grace_ends: Option<Instant> = None;
         let mut told_to_stop = false;
+        let mut stop_waiting: Option<Instant> = None;
         loop {
             for _ in 0..MESSAGES_A_ROUND {
                 let Ok(message) = self.inbox.try_recv() else { break };
@@ -276,6 +284,7 @@ impl Scheduler {
             self.poll_letters();
             self.flush();
             self.deliver_outcomes();
+            self.room.store(self.has_room(), Ordering::Relaxed);
             if let Some(vitals) = &self.vitals {
                 let idle = self.free + self.guests.reserved();
                 vitals
@@ -295,20 +304,23 @@ impl Scheduler {
                     grace_ends = Some(Instant::now() + LAST_WORDS);
                 } else if (over || !running) && !busy && !self.is_dirty() {
                     return Ok(());
-                } else if (over || !running) && !self.committing {
+                } else if (over || !running) && self.is_dirty() {
                     // Only starts are left unwritten: the next flush takes them.
                     self.flush_at = Some(Instant::now());
                 }
-                // The database is away: what is not written now is not waited for.
-                if over && told_to_stop && Instant::now() >= end + LEAVE {
-                    return Ok(());
+                // The database is away: what is not written by then is not waited for.
+                if over && told_to_stop {
+                    let last = *stop_waiting.get_or_insert(end + LEAVE);
+                    if Instant::now() >= last {
+                        return Ok(());
+                    }
                 }
             }
             let timer = self.timers.first().map(|(due, _)| *due);
             let clock = self.config.clock.clone();
             let flush_at = self.flush_at.filter(|_| !self.committing);
-            let wake_at =
-                [Some(next_look), grace_ends, self.next_poll(), self.offer_at];
+            let drained = stop_waiting.or(grace_ends);
+            let wake_at = [Some(next_look), drained, self.next_poll(), self.offer_at];
             let wake_at = wake_at.into_iter().flatten().min().unwrap_or(next_look);
             tokio::select! {
                 biased;
@@ -331,7 +343,9 @@ impl Scheduler {
     fn handle(&mut self, message: Message) -> Result<(), StoreError> {
         match message {
             Message::Adopt { project, reply } => {
-                self.wanted.insert(project);
+                if !self.config.all || self.config.steer_only {
+                    self.wanted.insert(project);
+                }
                 // Its trouble is its own: the others go on.
                 self.begin_adoption(project, Some(reply));
             }
@@ -359,10 +373,11 @@ impl Scheduler {
             Message::Heard(heard) => self.heard(*heard),
             Message::Claimed { grant, result } => self.claimed(grant, result),
             Message::Hosted { claim, host } => self.hosted(claim, host),
-            Message::Delivered { batch, result } => self.delivered(&batch, result),
+            Message::Delivered { refused } => self.delivered(refused),
             Message::Reaped => self.reaping = false,
             Message::Reborn { result } => self.reborn(result)?,
             Message::Look => self.look(true),
+            Message::Unread { project } => self.begin_adoption(project, None),
             Message::Abort { reply } => {
                 self.shutdown.push(reply);
                 self.aborted = true;
@@ -381,8 +396,9 @@ impl Scheduler {
     fn announce_end(&mut self) {
         let (store, session) = (self.config.store.clone(), self.session);
         self.attempts.spawn(async move {
-            if let Err(error) = store.drain_session(session).await {
-                tracing::warn!(%error, "the end was not announced");
+            while let Err(error) = store.drain_session(session).await {
+                tracing::warn!(%error, "the end was not announced yet");
+                tokio::time::sleep(LOOK).await;
             }
         });
     }

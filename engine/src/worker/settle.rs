@@ -1,22 +1,24 @@
 //! Settling a commit: the same bytes until it is known whether they are written.
 //!
-//! The number of the latest event is the proof: only the owner writes events, so what is
-//! read back after a lost answer tells whether the part arrived, never arrived, or lost
-//! its project to another owner. A value that the database refuses is found by halves, so
-//! that it stops its own project and no other.
+//! The count of writes is the proof: only the owner of an epoch moves it, one commit is in
+//! flight at a time, and every commit moves it by one. So what is read back after a lost
+//! answer tells whether the part arrived, or has not yet, or lost its project to another
+//! owner; and a part that arrived late, after it was read, shows when the same is refused.
+//! A value that the database refuses is found by halves, so that it stops its own project
+//! and no other.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
     ProjectId,
-    store::{Committed, Consumed, LogLine, Part, Store, StoreError, StoreErrorKind},
+    store::{Committed, LogLine, Part, ProjectRow, Store, StoreError, StoreErrorKind},
 };
 
 /// The shortest and the longest wait before the same again.
 const SOONEST: Duration = Duration::from_millis(50);
 const LATEST: Duration = Duration::from_secs(1);
-/// How often another program that holds a file is waited for.
-const BUSY_TRIES: u32 = 6;
+/// How often another program that holds a file is waited for, and lines of logs are tried.
+const TRIES: u32 = 6;
 
 /// How a commit ended.
 #[derive(Debug, Default)]
@@ -31,6 +33,29 @@ pub(crate) struct Settled {
     pub(super) written: Vec<(ProjectId, i64)>,
 }
 
+/// What became of a part whose answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is written.
+    Written,
+    /// It has not arrived, and may yet.
+    Open,
+    /// The project belongs to somebody else.
+    Lost,
+}
+
+impl Fate {
+    fn of(part: &Part, row: Option<&ProjectRow>) -> Self {
+        match row {
+            Some(row) if row.epoch != part.epoch => Self::Lost,
+            // The last commit of a project also frees it.
+            Some(row) if row.writes == part.writes + 1 => Self::Written,
+            Some(row) if row.session == Some(part.session.uuid()) => Self::Open,
+            _ => Self::Lost,
+        }
+    }
+}
+
 /// Commits parts, however long the database is away.
 pub(super) async fn settle(
     store: &Store,
@@ -41,19 +66,22 @@ pub(super) async fn settle(
     // Batches to be written: all at once, until one is refused.
     let mut batches = vec![(Arc::new(parts), logs)];
     let mut wait = SOONEST;
-    let mut busy = 0;
+    let mut tries = 0;
+    // Whether an answer was lost: what others seem to have taken may be our own writing.
+    let mut unsure = false;
     while let Some((parts, logs)) = batches.pop() {
         if parts.is_empty() && logs.is_empty() {
             continue;
         }
         let error = match store.commit(Arc::clone(&parts), logs.clone()).await {
             Ok(committed) => {
-                wait = SOONEST;
-                settled.note(&parts, committed);
+                (wait, tries) = (SOONEST, 0);
+                settled.note(store, &parts, committed, unsure).await;
                 continue;
             }
             Err(error) => error,
         };
+        tries += 1;
         match error.kind() {
             StoreErrorKind::Refused if parts.len() > 1 => {
                 let mut left = Arc::unwrap_or_clone(parts);
@@ -61,27 +89,37 @@ pub(super) async fn settle(
                 batches.push((Arc::new(right), vec![]));
                 batches.push((Arc::new(left), logs));
             }
-            StoreErrorKind::Refused => match parts.first() {
-                Some(part) => {
-                    settled.refused.push((part.project, part.epoch, error));
-                    batches.push((Arc::default(), logs));
-                }
-                // Lines of logs alone: nobody waits for them.
-                None => tracing::warn!(%error, "lines of logs were refused"),
-            },
+            StoreErrorKind::Refused if !parts.is_empty() => {
+                let refused =
+                    parts.iter().map(|it| (it.project, it.epoch, error.clone()));
+                settled.refused.extend(refused);
+                batches.push((Arc::default(), logs));
+            }
+            // Lines of logs alone: nobody waits for them, and they may be the trouble.
+            _ if parts.is_empty() && (tries >= TRIES || !store.may_pass(&error)) => {
+                tracing::warn!(%error, lines = logs.len(), "lines of logs were dropped");
+            }
             // A file that another program holds is not waited for without end.
-            StoreErrorKind::Busy if !store.is_shared() && busy >= BUSY_TRIES => {
+            StoreErrorKind::Busy if !store.is_shared() && tries > TRIES => {
                 return Err(error);
             }
             // A server whose disk is full is waited for: ending would charge what runs.
-            _ if may_pass(store, &error) => {
+            _ if store.may_pass(&error) => {
                 tracing::warn!(%error, "a commit is tried again");
-                busy += 1;
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(LATEST);
-                batches.push((parts, logs));
+                let mut parts = parts;
                 if store.is_shared() {
-                    settled.read_back(store, &mut batches).await;
+                    unsure = true;
+                    parts = Arc::new(settled.read_back(store, &parts).await);
+                }
+                match parts.is_empty() {
+                    true => batches.push((parts, logs)),
+                    // After what matters.
+                    false => {
+                        batches.push((Arc::default(), logs));
+                        batches.push((parts, vec![]));
+                    }
                 }
             }
             _ => return Err(error),
@@ -90,97 +128,158 @@ pub(super) async fn settle(
     Ok(settled)
 }
 
-/// Whether the same may succeed later.
-fn may_pass(store: &Store, error: &StoreError) -> bool {
-    match error.kind() {
-        StoreErrorKind::Busy => true,
-        StoreErrorKind::Unavailable | StoreErrorKind::Full => store.is_shared(),
-        _ => false,
-    }
-}
-
 impl Settled {
-    fn note(&mut self, parts: &[Part], committed: Committed) {
+    async fn note(
+        &mut self,
+        store: &Store,
+        parts: &[Part],
+        committed: Committed,
+        unsure: bool,
+    ) {
         for part in parts {
-            match committed.lost.contains(&part.project) {
-                true => self.lost.push((part.project, part.epoch)),
-                false => self.written.push((part.project, part.epoch)),
+            if !committed.lost.contains(&part.project) {
+                self.written.push((part.project, part.epoch));
+            } else if unsure && Self::has_arrived(store, part).await {
+                self.arrived(store, part).await;
+            } else {
+                self.lost.push((part.project, part.epoch));
             }
         }
         self.committed.mail.extend(committed.mail);
         self.committed.withdrawn.extend(committed.withdrawn);
     }
 
-    /// Finds out what became of the batch that was tried last.
-    async fn read_back(
-        &mut self,
-        store: &Store,
-        batches: &mut Vec<(Arc<Vec<Part>>, Vec<LogLine>)>,
-    ) {
-        let Some((parts, mut logs)) = batches.pop() else { return };
-        let mut again = vec![];
-        for part in parts.iter() {
-            let Ok(row) = store.row(part.project).await else {
-                // Still away: the same bytes again do no harm, the guard sees to that.
-                batches.push((parts, logs));
-                return;
+    /// Finds out what became of parts; returns those that are still to be written.
+    async fn read_back(&mut self, store: &Store, parts: &[Part]) -> Vec<Part> {
+        let mut open = vec![];
+        let mut away = false;
+        for part in parts {
+            // Still away: the same bytes again do no harm, the guard sees to that.
+            let row = if away { None } else { store.row(part.project).await.ok() };
+            let Some(row) = row else {
+                away = true;
+                open.push(part.clone());
+                continue;
             };
-            let same = row.as_ref().filter(|row| row.epoch == part.epoch);
-            match same.map(|row| (row.last_event, row.session, row.mail)) {
-                Some((last, _, mail)) if last == part.upto() && last != part.from => {
-                    self.written.push((part.project, part.epoch));
-                    self.committed.mail.push((part.project, mail));
-                    self.read_back_offers(store, part).await;
-                    logs.clear();
-                }
-                Some((last, Some(session), mail))
-                    if last == part.from && session == part.session.uuid() =>
-                {
-                    self.read_back_offers(store, part).await;
-                    match Self::was_read(store, part).await {
-                        true => {
-                            self.written.push((part.project, part.epoch));
-                            self.committed.mail.push((part.project, mail));
-                        }
-                        false => again.push(part.clone()),
-                    }
-                }
-                _ => self.lost.push((part.project, part.epoch)),
+            match Fate::of(part, row.as_ref()) {
+                Fate::Written => self.arrived(store, part).await,
+                Fate::Open => open.push(part.clone()),
+                Fate::Lost => self.lost.push((part.project, part.epoch)),
             }
         }
-        batches.push((Arc::new(again), logs));
+        open
     }
 
-    /// Whether a part without events, which moves no number, has arrived: the messages it
-    /// consumes are no more.
-    async fn was_read(store: &Store, part: &Part) -> bool {
-        if part.upto() != part.from || part.letters() == 0 {
-            return false;
+    /// Whether a part that is refused now was written before.
+    async fn has_arrived(store: &Store, part: &Part) -> bool {
+        loop {
+            match store.row(part.project).await {
+                Ok(row) => return Fate::of(part, row.as_ref()) == Fate::Written,
+                Err(error) if store.may_pass(&error) => {
+                    tokio::time::sleep(LATEST).await
+                }
+                Err(_) => return false,
+            }
         }
-        let Ok(letters) = store.letters(part.project).await else { return false };
-        let mail = letters.mail.iter().any(|mail| part.mail.contains(&mail.id));
-        let outcome = letters.outcomes.iter().any(|outcome| {
-            let known = |consumed: &Consumed| {
-                (consumed.no, consumed.generation, consumed.attempt)
-                    == (outcome.no, outcome.generation, outcome.attempt)
-            };
-            part.consumed.iter().any(known)
-        });
-        !mail && !outcome
     }
 
-    /// Which offers were taken back: those that are no more.
-    async fn read_back_offers(&mut self, store: &Store, part: &Part) {
-        if part.withdraw.is_empty() {
-            return;
+    /// A part was written, and its answer lost: what that said is read.
+    async fn arrived(&mut self, store: &Store, part: &Part) {
+        self.written.push((part.project, part.epoch));
+        loop {
+            match store.project(part.project).await {
+                Ok(Some(stored)) => {
+                    let gone =
+                        |no: &&u32| !stored.claims.iter().any(|it| it.no == **no);
+                    let gone = part.withdraw.iter().filter(gone);
+                    let gone = gone.map(|no| (part.project, *no));
+                    self.committed.withdrawn.extend(gone);
+                    self.committed.mail.push((part.project, stored.row.mail));
+                    return;
+                }
+                Err(error) if store.may_pass(&error) => {
+                    tokio::time::sleep(LATEST).await
+                }
+                _ => return,
+            }
         }
-        // What cannot be read counts as taken: its outcome or its loss will tell.
-        if let Ok(Some(stored)) = store.project(part.project).await {
-            let gone = part
-                .withdraw
-                .iter()
-                .filter(|no| !stored.claims.iter().any(|claim| claim.no == **no));
-            self.committed.withdrawn.extend(gone.map(|no| (part.project, *no)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SessionId, Timestamp, run::ProjectState, store::Header};
+
+    fn part() -> Part {
+        Part {
+            project: ProjectId::fresh(),
+            session: SessionId::fresh(),
+            epoch: 3,
+            from: 7,
+            writes: 4,
+            facts: vec![],
+            attempts: vec![],
+            records: vec![],
+            mail: vec![1],
+            consumed: vec![],
+            offers: vec![],
+            withdraw: vec![],
+            stop: vec![],
+            header: Header {
+                state: ProjectState::Running,
+                reason: None,
+                next_no: 1,
+                counts: std::collections::BTreeMap::new(),
+                began_at: None,
+                cancelled_at: None,
+                finished_at: None,
+            },
+            output: None,
         }
+    }
+
+    /// The row as the owner knows it before the part.
+    fn row(part: &Part) -> ProjectRow {
+        ProjectRow {
+            id: part.project,
+            name: String::new(),
+            state: ProjectState::Running,
+            reason: None,
+            priority: 0,
+            plan_hash: [0; 32],
+            session: Some(part.session.uuid()),
+            epoch: part.epoch,
+            loads: 0,
+            last_event: part.from,
+            mail: 0,
+            next_no: 1,
+            counts: std::collections::BTreeMap::new(),
+            created_at: Timestamp::EPOCH,
+            began_at: None,
+            cancelled_at: None,
+            finished_at: None,
+            charged: false,
+            writes: part.writes,
+        }
+    }
+
+    #[test]
+    fn the_count_of_writes_tells_what_became_of_a_part_without_events() {
+        let part = part();
+        let fate = |change: fn(&mut ProjectRow)| {
+            let mut row = row(&part);
+            change(&mut row);
+            Fate::of(&part, Some(&row))
+        };
+        assert_eq!(fate(|_| ()), Fate::Open);
+        assert_eq!(fate(|row| row.writes += 1), Fate::Written);
+        let last = |row: &mut ProjectRow| (row.writes, row.session) = (5, None);
+        assert_eq!(fate(last), Fate::Written, "the last one also frees the project");
+        assert_eq!(fate(|row| row.session = None), Fate::Lost, "it was reaped");
+        assert_eq!(fate(|row| row.epoch += 1), Fate::Lost);
+        let passed = |row: &mut ProjectRow| (row.writes, row.epoch) = (5, 4);
+        assert_eq!(fate(passed), Fate::Lost, "another owner wrote");
+        assert_eq!(Fate::of(&part, None), Fate::Lost);
     }
 }

@@ -111,9 +111,8 @@ impl Database {
         }
         let store = self.open().await;
         let pulse = store.look(SessionId::fresh()).await.unwrap();
-        let others = pulse.others.iter().map(|other| (other.id, other.beat));
-        for (session, beat) in others.chain(pulse.late) {
-            store.expire(session, beat, true).await.unwrap();
+        for other in pulse.others.iter().chain(&pulse.late) {
+            store.expire(other.id, other.beat, true).await.unwrap();
         }
         store.reap().await.unwrap();
     }

@@ -113,6 +113,7 @@ pub(crate) fn empty(project: ProjectId, session: SessionId, epoch: i64) -> Part 
         session,
         epoch,
         from: 1,
+        writes: 0,
         facts: vec![],
         attempts: vec![],
         records: vec![],
@@ -155,7 +156,10 @@ pub(crate) fn offer(no: u32) -> Offer {
     }
 }
 
+/// Commits a part after those that are written.
 pub(crate) async fn commit(store: &Store, part: Part) -> Committed {
+    let row = store.row(part.project).await.unwrap();
+    let part = Part { writes: row.map_or(0, |row| row.writes), ..part };
     store.commit(Arc::new(vec![part]), vec![]).await.unwrap()
 }
 
@@ -172,10 +176,10 @@ pub(crate) async fn deliver(store: &Store, claim: Claim, output: &str) -> Vec<Cl
 /// Declares a session dead and frees what it owned.
 pub(crate) async fn bury(store: &Store, watcher: SessionId, dead: SessionId) -> bool {
     let pulse = store.look(watcher).await.unwrap();
-    let Some((id, beat)) = pulse.late.into_iter().find(|(id, _)| *id == dead) else {
+    let Some(late) = pulse.late.into_iter().find(|late| late.id == dead) else {
         return false;
     };
-    let expired = store.expire(id, beat, false).await.unwrap();
+    let expired = store.expire(late.id, late.beat, false).await.unwrap();
     store.reap().await.unwrap();
     expired
 }

@@ -185,7 +185,8 @@ on_both! {
                 until(async || letters().await.outcomes.len() == 1).await;
                 assert_eq!(stored().await.row.mail, 1, "the outcome and its count");
                 let consumed = vec![Consumed { no: 0, generation: 1, attempt: 1 }];
-                let parts = vec![Part { consumed, ..empty(id, owner, epoch) }];
+                let read = Part { consumed, ..empty(id, owner, epoch) };
+                let parts = vec![Part { writes: 1, ..read }];
                 interrupted(store.commit(Arc::new(parts), vec![]), polls).await;
                 until(async || stored().await.row.mail == 0).await;
                 assert!(letters().await.outcomes.is_empty());

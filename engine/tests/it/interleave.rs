@@ -68,6 +68,7 @@ struct Actor {
     /// The epoch in which it believes to own the project.
     epoch: Option<i64>,
     last_event: i64,
+    writes: i64,
     claims: Vec<Grant>,
 }
 
@@ -108,6 +109,7 @@ impl World {
                 id,
                 epoch: None,
                 last_event: 1,
+                writes: 0,
                 claims: vec![],
             }));
         }
@@ -153,6 +155,7 @@ impl World {
                     let row = &adopted.project.row;
                     actor.epoch = Some(row.epoch);
                     actor.last_event = row.last_event;
+                    actor.writes = row.writes;
                     // Facts must not be older than the ownership.
                     let stored = adopted.project.facts.first().map(|fact| fact.attempt);
                     let history = self.history.lock().await;
@@ -209,10 +212,9 @@ impl World {
             }
             Expire => {
                 let pulse = store.look(actor.id).await?;
-                let late =
-                    pulse.late.into_iter().find(|(session, _)| *session == other);
-                if let Some((session, beat)) = late {
-                    store.expire(session, beat, false).await?;
+                let late = pulse.late.into_iter().find(|late| late.id == other);
+                if let Some(late) = late {
+                    store.expire(late.id, late.beat, false).await?;
                 }
             }
             Reap => {
@@ -310,6 +312,7 @@ impl World {
         };
         let part = Part {
             from: actor.last_event,
+            writes: actor.writes,
             records: vec![record],
             ..part(self.id(), actor.id, epoch, output)
         };
@@ -322,6 +325,7 @@ impl World {
             return Ok(false);
         }
         actor.last_event += 1;
+        actor.writes += 1;
         history.events += 1;
         history.epochs.push(epoch);
         history.output = Some(output.to_owned());
@@ -398,6 +402,7 @@ impl World {
         };
         let part = Part {
             from: row.last_event,
+            writes: row.writes,
             mail: adopted.letters.mail.iter().map(|it| it.id).collect(),
             consumed: adopted.letters.outcomes.iter().map(consumed).collect(),
             withdraw: vec![0, 1],

@@ -18,6 +18,7 @@ mod gate;
 mod graphs;
 mod hazards;
 mod interleave;
+mod mishaps;
 #[cfg(feature = "broken")]
 mod negative;
 mod replay;

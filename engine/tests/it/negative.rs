@@ -64,6 +64,7 @@ const SCRIPTED: &[(&str, &str)] = &[
     ("two adopt at once", "adopt, adopt"),
     ("who adopts is declared dead meanwhile", "adopt, the adopter dies"),
     ("who submits for itself is declared dead meanwhile", "submit, its owner dies"),
+    ("a session is declared dead while it adopts", "adopt, the adopter dies"),
     ("a session ends while it adopts", "adopt, the adopter ends"),
     ("who drained dies again and is charged", "who drained is declared dead twice"),
     ("a reaper frees what the living own", "reap, another owner lives"),

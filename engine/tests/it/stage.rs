@@ -36,6 +36,11 @@ impl Call {
         self.end(Ok(Outcome::Done(to_raw(&output).unwrap())));
     }
 
+    /// Waits until nobody wants to know how it ends.
+    pub(crate) async fn dropped(mut self) {
+        self.reply.closed().await;
+    }
+
     pub(crate) fn fail(self, error: StepError) {
         self.end(Err(error));
     }

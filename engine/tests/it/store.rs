@@ -7,8 +7,8 @@ use dandori::{
     ProjectId, SessionId, StepError, Timestamp,
     run::{ProjectState, StepState, WaitReason},
     store::{
-        Beat, Claim, Consumed, Delivery, ListFilter, LogLine, MailKind, NewProject,
-        Offer, Part, Reference, Store, Submitted,
+        Beat, Claim, Consumed, Delivery, HeldClaim, ListFilter, LogLine, MailKind,
+        NewProject, Offer, Part, Reference, Store, Submitted,
     },
 };
 
@@ -43,6 +43,19 @@ on_both! {
         assert_eq!(facts().await, 0, "nothing was written");
         assert!(lost(part(id, session, epoch, "1")).await.is_empty());
         assert_eq!(facts().await, 1);
+    }
+
+    async fn the_same_part_is_written_once_also_without_events(backend) {
+        let (store, session, id, epoch) = owned(backend).await;
+        store.send(id, MailKind::Pause, NOW).await.unwrap();
+        let mail = store.letters(id).await.unwrap().mail;
+        let read = Part { mail: vec![mail[0].id], ..empty(id, session, epoch) };
+        let parts = Arc::new(vec![read]);
+        let commit = async || store.commit(Arc::clone(&parts), vec![]).await.unwrap();
+        assert_eq!(commit().await.mail, [(id, 0)]);
+        assert_eq!(commit().await.lost, [id]);
+        let row = store.row(id).await.unwrap().unwrap();
+        assert_eq!((row.mail, row.writes), (0, 1));
     }
 
     async fn a_lost_project_harms_no_other_in_the_commit(backend) {
@@ -172,9 +185,9 @@ on_both! {
         }
         let watcher = begin(&store, LONG).await;
         let late = store.look(watcher).await.unwrap().late;
-        assert_eq!(late[0].0, dead);
+        assert_eq!(late[0].id, dead);
         store.beat(dead, Some(Beat::default())).await.unwrap();
-        assert!(!store.expire(dead, late[0].1, false).await.unwrap(), "it has beaten");
+        assert!(!store.expire(dead, late[0].beat, false).await.unwrap(), "it has beaten");
         assert!(!store.expire(watcher, 0, false).await.unwrap(), "its lease is not over");
         assert!(bury(&store, watcher, dead).await);
         let adoptable = store.look(watcher).await.unwrap().adoptable;
@@ -291,10 +304,14 @@ on_both! {
         commit(&store, Part { offers: vec![offer(1)], ..empty(id, session, epoch) }).await;
         let guest = begin(&store, LONG).await;
         let claims = claim(&store, guest, 1).await;
-        assert!(store.look(guest).await.unwrap().stop.is_empty());
+        let held = |stop| {
+            let Claim { project, no, attempt, id, .. } = claims[0];
+            [HeldClaim { project, no, attempt, id, stop }]
+        };
+        assert_eq!(store.look(guest).await.unwrap().claims, held(false));
         commit(&store, Part { stop: vec![1], ..empty(id, session, epoch) }).await;
-        let stop = store.beat(guest, Some(Beat::default())).await.unwrap().stop;
-        assert_eq!(stop, [(id, 1, claims[0].attempt)]);
+        let heard = store.beat(guest, Some(Beat::default())).await.unwrap();
+        assert_eq!(heard.claims, held(true));
     }
 
     async fn a_claim_survives_its_owner_and_is_lost_with_its_worker(backend) {

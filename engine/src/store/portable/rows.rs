@@ -2,7 +2,7 @@
 //!
 //! Compiled once for each database, with its types: see `store/mod.rs`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::value::RawValue;
 use sqlx::Row as _;
@@ -13,8 +13,8 @@ use crate::{
     ProjectId, SessionId, StepError, Timestamp,
     run::{Expansion, Fact, PastAttempt, ProjectState, StepState, WaitReason},
     store::{
-        Adoptable, ClaimOutcome, ClaimRow, Mail, MailKind, Other, ProjectRow, Pulse,
-        SessionRow, StoreError, codec::decode_delivery, damaged,
+        Adoptable, ClaimOutcome, ClaimRow, HeldClaim, Mail, MailKind, Other,
+        ProjectRow, Pulse, SessionRow, StoreError, codec::decode_delivery, damaged,
     },
 };
 
@@ -43,6 +43,7 @@ pub(super) fn project_row(row: &Row) -> Result<ProjectRow, StoreError> {
         cancelled_at: time(row, 15)?,
         finished_at: time(row, 16)?,
         charged: row.try_get(17)?,
+        writes: row.try_get(18)?,
     })
 }
 
@@ -138,9 +139,7 @@ pub(super) fn session_row(row: &Row) -> Result<SessionRow, StoreError> {
         lease_left: row.try_get(9)?,
         projects: number(row, 10)?,
         claims: number(row, 11)?,
-        lease: std::time::Duration::from_micros(
-            u64::try_from(row.try_get::<i64, _>(12)?).unwrap_or(0),
-        ),
+        lease: micros(row.try_get(12)?),
     })
 }
 
@@ -165,9 +164,16 @@ pub(super) fn pulse(rows: &[Row]) -> Result<Pulse, StoreError> {
                     mail: row.try_get(3)?,
                 });
             }
-            "stop" => {
-                let stop = (ProjectId::from_uuid(id), number(row, 2)?, number(row, 3)?);
-                pulse.stop.push(stop);
+            "claim" => {
+                let text = text()?;
+                let (grant, stop) = text.split_once(' ').unwrap_or((&text, ""));
+                pulse.claims.push(HeldClaim {
+                    project: ProjectId::from_uuid(id),
+                    no: number(row, 2)?,
+                    attempt: number(row, 3)?,
+                    id: Uuid::parse_str(grant).map_err(damaged)?,
+                    stop: !stop.is_empty(),
+                });
             }
             "offer" => {
                 let text = text()?;
@@ -175,28 +181,39 @@ pub(super) fn pulse(rows: &[Row]) -> Result<Pulse, StoreError> {
                 let count = number(row, 2)?;
                 pulse.offers.push((queue.to_owned(), kind.to_owned(), count));
             }
-            "late" => {
-                pulse.late.push((SessionId::from_uuid(id), first));
-            }
             "ended" => pulse.ended.push(SessionId::from_uuid(id)),
-            "other" => pulse.others.push(Other {
-                id: SessionId::from_uuid(id),
-                beat: first,
-                slots: 0,
-                hungry: number(row, 3)?,
-                serves: serde_json::from_str(&text()?).unwrap_or_default(),
-            }),
+            "other" | "late" => {
+                let other = Other {
+                    id: SessionId::from_uuid(id),
+                    beat: first,
+                    lease: Duration::ZERO,
+                    slots: 0,
+                    hungry: number(row, 3)?,
+                    serves: serde_json::from_str(&text()?).unwrap_or_default(),
+                };
+                match what == "late" {
+                    true => pulse.late.push(other),
+                    false => pulse.others.push(other),
+                }
+            }
             "slots" => {
-                if let Some(other) =
-                    pulse.others.iter_mut().find(|other| other.id.uuid() == id)
-                {
+                let lease: i64 = row.try_get(3)?;
+                let others = pulse.others.iter_mut().chain(&mut pulse.late);
+                for other in others.filter(|other| other.id.uuid() == id) {
                     other.slots = number(row, 2)?;
+                    other.lease = micros(lease);
                 }
             }
             _ => {}
         }
     }
+    // Most urgent first, in whatever order the database found them.
+    pulse.adoptable.sort_by_key(|it| std::cmp::Reverse(it.priority));
     Ok(pulse)
+}
+
+fn micros(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
 pub(super) fn project_id(row: &Row, at: usize) -> Result<ProjectId, StoreError> {

@@ -1,11 +1,17 @@
-//! The parts of a commit that are rare, row by row: messages, claims, lines of logs.
+//! The parts of a commit that are rare: messages, claims, lines of logs. One statement for
+//! each sort, whatever there is of it.
 //!
 //! Compiled once for each database, with its types: see `store/mod.rs`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::Connection;
-use crate::store::{Committed, LogLine, Part, Statements, StoreError};
+use serde::Serialize;
+
+use super::{Connection, rows::number};
+use crate::{
+    ProjectId,
+    store::{Committed, LogLine, Part, Statements, StoreError},
+};
 
 /// Consumes what was read, and offers, takes back and stops steps. The guard of the part
 /// has held: its project row is locked.
@@ -15,53 +21,40 @@ pub(super) async fn spill(
     part: &Part,
     committed: &mut Committed,
 ) -> Result<(), StoreError> {
-    for id in &part.mail {
-        sqlx::query(sql.consume_mail)
-            .bind(id)
-            .bind(part.project.uuid())
-            .execute(&mut *tx)
-            .await?;
+    let consumed: Vec<_> =
+        part.consumed.iter().map(|it| (it.no, it.generation, it.attempt)).collect();
+    let offers: Vec<_> = part
+        .offers
+        .iter()
+        .map(|it| {
+            let (of, at) = ((&it.queue, &it.kind), it.at.as_micros());
+            (it.no, it.generation, it.attempt, of.0, of.1, it.priority, at)
+        })
+        .collect();
+    let id = part.project;
+    run(tx, sql.consume_mail, id, &part.mail).await?;
+    run(tx, sql.consume_claims, id, &consumed).await?;
+    for row in run(tx, sql.withdraw, id, &part.withdraw).await? {
+        committed.withdrawn.push((id, number(&row, 0)?));
     }
-    for consumed in &part.consumed {
-        sqlx::query(sql.consume_claim)
-            .bind(part.project.uuid())
-            .bind(i64::from(consumed.no))
-            .bind(i64::from(consumed.generation))
-            .bind(i64::from(consumed.attempt))
-            .execute(&mut *tx)
-            .await?;
-    }
-    for no in &part.withdraw {
-        let done = sqlx::query(sql.withdraw)
-            .bind(part.project.uuid())
-            .bind(i64::from(*no))
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() == 1 {
-            committed.withdrawn.push((part.project, *no));
-        }
-    }
-    for no in &part.stop {
-        sqlx::query(sql.stop_claim)
-            .bind(part.project.uuid())
-            .bind(i64::from(*no))
-            .execute(&mut *tx)
-            .await?;
-    }
-    for offer in &part.offers {
-        sqlx::query(sql.put_offer)
-            .bind(part.project.uuid())
-            .bind(i64::from(offer.no))
-            .bind(i64::from(offer.generation))
-            .bind(i64::from(offer.attempt))
-            .bind(offer.queue.clone())
-            .bind(offer.kind.clone())
-            .bind(i64::from(offer.priority))
-            .bind(offer.at.as_micros())
-            .execute(&mut *tx)
-            .await?;
-    }
+    run(tx, sql.stop_claims, id, &part.stop).await?;
+    run(tx, sql.put_offers, id, &offers).await?;
     Ok(())
+}
+
+/// Runs a statement about a list of a project, where there is anything in it.
+async fn run<T: Serialize>(
+    tx: &mut Connection,
+    statement: &'static str,
+    project: ProjectId,
+    list: &[T],
+) -> Result<Vec<super::Row>, StoreError> {
+    if list.is_empty() {
+        return Ok(vec![]);
+    }
+    let list = serde_json::to_string(list).unwrap_or_default();
+    let query = sqlx::query(statement).bind(project.uuid()).bind(list);
+    Ok(query.fetch_all(tx).await?)
 }
 
 /// Numbers lines of logs for each step.
@@ -70,25 +63,24 @@ pub(super) async fn number_logs(
     sql: &'static Statements,
     logs: Vec<LogLine>,
 ) -> Result<Vec<(i64, LogLine)>, StoreError> {
-    let mut numbered = Vec::with_capacity(logs.len());
-    let mut last = HashMap::new();
-    for mut line in logs {
-        let key = (line.project, line.no);
-        let previous: i64 = match last.get(&key) {
-            Some(seq) => *seq,
-            None => {
-                sqlx::query_scalar(sql.last_log)
-                    .bind(line.project.uuid())
-                    .bind(i64::from(line.no))
-                    .fetch_one(&mut *tx)
-                    .await?
-            }
-        };
-        let seq = previous + 1;
-        last.insert(key, seq);
+    let mut steps: BTreeMap<ProjectId, BTreeSet<u32>> = BTreeMap::new();
+    for line in &logs {
+        steps.entry(line.project).or_default().insert(line.no);
+    }
+    let mut last: BTreeMap<(ProjectId, u32), i64> = BTreeMap::new();
+    for (project, steps) in steps {
+        let steps: Vec<u32> = steps.into_iter().collect();
+        for row in run(tx, sql.last_logs, project, &steps).await? {
+            let seq = i64::from(number(&row, 1)?);
+            last.insert((project, number(&row, 0)?), seq);
+        }
+    }
+    let number = |mut line: LogLine| {
+        let seq = last.entry((line.project, line.no)).or_default();
+        *seq += 1;
         // One of the databases takes no NUL in text.
         line.line = line.line.replace('\0', "\u{fffd}");
-        numbered.push((seq, line));
-    }
-    Ok(numbered)
+        (*seq, line)
+    };
+    Ok(logs.into_iter().map(number).collect())
 }

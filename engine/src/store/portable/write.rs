@@ -3,23 +3,22 @@
 //! Compiled once for each database, with its types: see `store/mod.rs`. Locks are taken in
 //! one order everywhere: projects by id, then claims, then sessions.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sqlx::Row as _;
 
 use super::{
     Backend, Connection,
     read::{letters, project},
-    rows::{number, project_id, pulse},
+    rows::{project_id, pulse},
 };
 use crate::{
     ProjectId, SessionId, Timestamp,
     plan::PLAN_FORMAT,
     run::{Record, RecordKind, Replay},
     store::{
-        Adopted, Beat, Claim, Delivery, MailKind, NewProject, NewSession, Pulse,
-        Serves, Statements, StoreError, Submitted,
-        codec::{encode_delivery, encode_events},
+        Adopted, Beat, MailKind, NewProject, NewSession, Pulse, Statements, StoreError,
+        Submitted, codec::encode_events,
     },
 };
 
@@ -64,13 +63,15 @@ impl Backend {
         let sql = self.sql();
         self.write("end_session", move |tx| {
             Box::pin(async move {
-                // Whoever adopts or claims for it right now shares its row until that is
-                // done, and is waited for; whoever comes later finds it closed. It is
-                // locked before projects, because those who share it wait for none.
-                sqlx::query(sql.drain_session)
-                    .bind(session.uuid())
-                    .execute(&mut *tx)
-                    .await?;
+                // Whoever adopts or claims for it right now holds the key of its row until
+                // that is done, and is waited for; whoever comes later finds it closed. It
+                // is locked before projects, because those who hold its key wait for none.
+                for statement in [sql.lock_session, sql.drain_session] {
+                    sqlx::query(statement)
+                        .bind(session.uuid())
+                        .execute(&mut *tx)
+                        .await?;
+                }
                 lock_owned(tx, sql, &[session.uuid()]).await?;
                 free(tx, sql, session.uuid(), false).await
             })
@@ -235,76 +236,6 @@ impl Backend {
         .await
     }
 
-    pub(in crate::store) async fn claim(
-        &self,
-        session: SessionId,
-        serves: &Serves,
-        most: u32,
-        grant: uuid::Uuid,
-        now: Timestamp,
-    ) -> Result<Vec<Claim>, StoreError> {
-        let sql = self.sql();
-        let queues = serde_json::to_string(&serves.queues).unwrap_or_default();
-        let kinds = serde_json::to_string(&serves.kinds).unwrap_or_default();
-        self.write("claim", move |tx| {
-            Box::pin(async move {
-                let rows = sqlx::query(sql.claim)
-                    .bind(session.uuid())
-                    .bind(queues)
-                    .bind(kinds)
-                    .bind(i64::from(most))
-                    .bind(grant)
-                    .bind(now.as_micros())
-                    .fetch_all(tx)
-                    .await?;
-                let claim = |row| -> Result<Claim, StoreError> {
-                    Ok(Claim {
-                        project: project_id(row, 0)?,
-                        no: number(row, 1)?,
-                        generation: number(row, 2)?,
-                        attempt: number(row, 3)?,
-                        id: grant,
-                    })
-                };
-                rows.iter().map(claim).collect()
-            })
-        })
-        .await
-    }
-
-    pub(in crate::store) async fn deliver(
-        &self,
-        deliveries: Arc<Vec<(Claim, Delivery)>>,
-    ) -> Result<Vec<Claim>, StoreError> {
-        let sql = self.sql();
-        self.write("deliver", move |tx| Box::pin(deliver(tx, sql, deliveries))).await
-    }
-
-    pub(in crate::store) async fn unclaim(
-        &self,
-        grant: uuid::Uuid,
-    ) -> Result<(), StoreError> {
-        let sql = self.sql();
-        self.write("unclaim", move |tx| {
-            Box::pin(async move {
-                let of =
-                    sqlx::query(sql.granted).bind(grant).fetch_all(&mut *tx).await?;
-                let of = of
-                    .iter()
-                    .map(|row| project_id(row, 0))
-                    .collect::<Result<Vec<_>, _>>()?;
-                lock(tx, sql, &of).await?;
-                let lost =
-                    sqlx::query(sql.unclaim).bind(grant).fetch_all(&mut *tx).await?;
-                for row in &lost {
-                    raise_mail(tx, sql, project_id(row, 0)?, 1).await?;
-                }
-                Ok(())
-            })
-        })
-        .await
-    }
-
     /// Beats, and hears what there is to do, on a connection of the caller's own.
     pub(in crate::store) async fn beat_on(
         connection: &mut Connection,
@@ -459,9 +390,7 @@ async fn free(
         .bind(charged)
         .fetch_all(&mut *tx)
         .await?;
-    for row in &lost {
-        raise_mail(tx, sql, project_id(row, 0)?, 1).await?;
-    }
+    raise_all(tx, sql, count(&lost)?).await?;
     sqlx::query(sql.drop_session).bind(session).execute(tx).await?;
     Ok(())
 }
@@ -511,52 +440,29 @@ async fn reopen(
     Ok(true)
 }
 
-/// Records outcomes of claims; returns those whose claim was lost. The mail of a project
-/// is raised by exactly the outcomes that count.
-async fn deliver(
-    tx: &mut Connection,
-    sql: &'static Statements,
-    deliveries: Arc<Vec<(Claim, Delivery)>>,
-) -> Result<Vec<Claim>, StoreError> {
-    let mut of: Vec<ProjectId> =
-        deliveries.iter().map(|(claim, _)| claim.project).collect();
-    of.sort_unstable();
-    of.dedup();
-    lock(tx, sql, &of).await?;
-    let mut lost = vec![];
-    for (claim, delivery) in deliveries.iter() {
-        let done = sqlx::query(sql.deliver)
-            .bind(claim.project.uuid())
-            .bind(i64::from(claim.no))
-            .bind(claim.id)
-            .bind(encode_delivery(delivery))
-            .execute(&mut *tx)
-            .await?;
-        match done.rows_affected() {
-            1 => raise_mail(tx, sql, claim.project, 1).await?,
-            _ => lost.push(*claim),
-        }
+/// How many rows there are of each project.
+pub(super) fn count(
+    rows: &[super::Row],
+) -> Result<BTreeMap<ProjectId, i64>, StoreError> {
+    let mut counted = BTreeMap::new();
+    for row in rows {
+        *counted.entry(project_id(row, 0)?).or_default() += 1;
     }
-    Ok(lost)
+    Ok(counted)
 }
 
-/// Locks the rows of projects in the order of their ids.
-async fn lock(
+pub(super) async fn raise_all(
     tx: &mut Connection,
     sql: &'static Statements,
-    projects: &[ProjectId],
+    counted: BTreeMap<ProjectId, i64>,
 ) -> Result<(), StoreError> {
-    if projects.is_empty() {
-        return Ok(());
+    for (project, by) in counted {
+        raise_mail(tx, sql, project, by).await?;
     }
-    let ids: Vec<String> =
-        projects.iter().map(|project| project.uuid().to_string()).collect();
-    let ids = serde_json::to_string(&ids).unwrap_or_default();
-    sqlx::query(sql.lock_projects).bind(ids).fetch_all(tx).await?;
     Ok(())
 }
 
-async fn raise_mail(
+pub(super) async fn raise_mail(
     tx: &mut Connection,
     sql: &'static Statements,
     project: ProjectId,

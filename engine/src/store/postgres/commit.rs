@@ -133,6 +133,7 @@ async fn write(
         .bind(column!(parts, part => micros(part.header.cancelled_at)))
         .bind(column!(parts, part => micros(part.header.finished_at)))
         .bind(column!(parts, part => part.letters()))
+        .bind(column!(parts, part => part.writes))
         .bind(session)
         .bind(column!(events, part => part.project.uuid()))
         .bind(column!(events, part => part.from + 1))

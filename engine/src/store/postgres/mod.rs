@@ -6,6 +6,8 @@
 //!
 //! Invariant: no connection returns to a pool after an error, and none inside a transaction.
 
+#[path = "../portable/claims.rs"]
+mod claims;
 mod commit;
 mod hints;
 mod open;
@@ -125,6 +127,7 @@ impl PostgresStore {
     {
         let store = self.clone();
         owned(async move {
+            store.0.crashes.loss("read", false)?;
             let connection = store.0.readers.acquire().await?;
             on(connection, body).await
         })
@@ -137,6 +140,7 @@ impl PostgresStore {
         session: SessionId,
         beat: Option<Beat>,
     ) -> Result<Pulse, StoreError> {
+        self.0.crashes.loss("beat", false)?;
         let mut heart = self.0.heart.lock().await;
         let mut connection = match heart.take() {
             Some(connection) => connection,

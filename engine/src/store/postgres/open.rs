@@ -57,6 +57,11 @@ fn migrator() -> Migrator {
             "many workers",
             include_str!("../../../../migrations/postgres/0002_many_workers.sql"),
         ),
+        migration(
+            3,
+            "counted writes",
+            include_str!("../../../../migrations/postgres/0003_counted_writes.sql"),
+        ),
     ])
 }
 
@@ -81,14 +86,14 @@ impl PostgresStore {
         Self::open_with(options, &POSTGRES, Crashes::new(crash)).await
     }
 
-    /// Opens a database that loses its connection where `lost` says so: before a write, or
-    /// after it and before its answer.
+    /// Opens a database that answers with the errors that `lost` names: before a write, or
+    /// after it instead of its answer. The verbs `read` and `beat` are asked too.
     ///
     /// # Errors
     /// As [`PostgresStore::open`].
     pub async fn open_for_losses(
         options: &PostgresOptions,
-        lost: impl Fn(CrashPoint) -> bool + Send + Sync + 'static,
+        lost: impl Fn(CrashPoint) -> Option<StoreErrorKind> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         Self::open_with(options, &POSTGRES, Crashes::losses(lost)).await
     }
@@ -153,7 +158,7 @@ fn parse(url: &str) -> Result<(PgConnectOptions, String), StoreError> {
         || schema.starts_with(|c: char| c.is_ascii_digit())
     {
         let message = "the schema must be made of a-z, 0-9 and _";
-        return Err(StoreError::new(StoreErrorKind::Unavailable, message));
+        return Err(StoreError::new(StoreErrorKind::Denied, message));
     }
     let mut text = base.to_owned();
     if !kept.is_empty() {
@@ -163,7 +168,7 @@ fn parse(url: &str) -> Result<(PgConnectOptions, String), StoreError> {
     // The text may hold a password: it is not repeated in an error.
     let options = PgConnectOptions::from_str(&text).map_err(|_| {
         let message = "the address is not postgres://USER:PASSWORD@HOST:PORT/DATABASE";
-        StoreError::new(StoreErrorKind::Unavailable, message)
+        StoreError::new(StoreErrorKind::Denied, message)
     })?;
     let options = options.application_name("dandori").options([
         ("search_path", schema.as_str()),

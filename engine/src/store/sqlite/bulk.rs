@@ -96,7 +96,8 @@ pub(super) static PUT_LOGS: Bulk = Bulk::new(
     "on conflict do nothing",
 );
 
-/// The guard of a commit: session, epoch and event number must be what the owner read.
+/// The guard of a commit: session, epoch, event number and count of writes must be what the
+/// owner knows.
 /// No row: the project is lost, and nothing of its part may be written. An ended project
 /// has no owner, and wants one only for messages that came meanwhile.
 pub(super) const GUARD: &str = "
@@ -112,9 +113,11 @@ update projects set
     cancelled_at = $11,
     finished_at = $12,
     mail = mail - $13,
+    writes = writes + 1,
+    charged = false,
     adoptions = 0,
     loads = 0
-where id = $1 and session = $2 and epoch = $3 and last_event = $4
+where id = $1 and session = $2 and epoch = $3 and last_event = $4 and writes = $14
 returning mail";
 
 pub(super) const PUT_BLOB: &str = "

@@ -145,6 +145,7 @@ async fn guard(
         .bind(header.cancelled_at.map(Timestamp::as_micros))
         .bind(header.finished_at.map(Timestamp::as_micros))
         .bind(part.letters())
+        .bind(part.writes)
         .fetch_optional(tx)
         .await?;
     Ok(mail)

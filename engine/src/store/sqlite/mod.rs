@@ -4,6 +4,8 @@
 //! immediate: one that upgrades from reading fails at once and ignores the busy time.
 
 mod bulk;
+#[path = "../portable/claims.rs"]
+mod claims;
 mod commit;
 mod open;
 #[path = "../portable/read.rs"]

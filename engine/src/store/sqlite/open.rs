@@ -40,6 +40,11 @@ fn migrator() -> Migrator {
             "many workers",
             include_str!("../../../../migrations/sqlite/0002_many_workers.sql"),
         ),
+        migration(
+            3,
+            "counted writes",
+            include_str!("../../../../migrations/sqlite/0003_counted_writes.sql"),
+        ),
     ])
 }
 

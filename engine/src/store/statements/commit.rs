@@ -1,22 +1,24 @@
 //! The statement of `commit` on PostgreSQL.
 
-/// The guard: session, epoch and event number must be what the owner read. Rows are locked
-/// in the order of their ids, as everywhere; a condition on a locked row is looked at again
-/// after the lock, so a project that was lost meanwhile contributes nothing.
+/// The guard: session, epoch, event number and count of writes must be what the owner knows.
+/// Rows are locked in the order of their ids, as everywhere; a condition on a locked row is
+/// looked at again after the lock, so a project that was lost meanwhile contributes nothing.
+/// No lock is on the key, so that a line of the log of a guest waits for no commit.
 macro_rules! guard {
     () => {
         "
 with part as materialized (
     select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[],
         $6::text[], $7::bigint[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[],
-        $12::bigint[])
+        $12::bigint[], $13::bigint[])
         as t (id, epoch, before, upto, state, reason, next_no, counts, began_at,
-            cancelled_at, finished_at, letters)
+            cancelled_at, finished_at, letters, writes)
 ), held as materialized (
     select p.id from projects p join part t on t.id = p.id
-    where p.session = $13 and p.epoch = t.epoch and p.last_event = t.before
+    where p.session = $14 and p.epoch = t.epoch and p.last_event = t.before
+        and p.writes = t.writes
     order by p.id
-    for update of p
+    for no key update of p
 ), guard as (
     update projects p set
         session = case when t.finished_at is null then p.session end,
@@ -32,6 +34,8 @@ with part as materialized (
         cancelled_at = t.cancelled_at,
         finished_at = t.finished_at,
         mail = p.mail - t.letters,
+        writes = p.writes + 1,
+        charged = false,
         adoptions = 0,
         loads = 0
     from part t join held h on h.id = t.id
@@ -40,17 +44,17 @@ with part as materialized (
 ), put_events as (
     insert into events (project, first, last, body)
     select e.project, e.first, e.last, e.body
-    from unnest($14::uuid[], $15::bigint[], $16::bigint[], $17::bytea[])
+    from unnest($15::uuid[], $16::bigint[], $17::bigint[], $18::bytea[])
         as e (project, first, last, body)
     join held h on h.id = e.project
 ), put_steps as (
     insert into steps (project, no, generation, attempt, failures, crashes, state, at,
         began_at, started_at, wait, until, first_child, items, output, blob_size, error)
     select s.*
-    from unnest($18::uuid[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[],
-        $23::bigint[], $24::text[], $25::bigint[], $26::bigint[], $27::bigint[],
-        $28::text[], $29::bigint[], $30::bigint[], $31::bigint[], $32::bytea[],
-        $33::bigint[], $34::text[])
+    from unnest($19::uuid[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[],
+        $24::bigint[], $25::text[], $26::bigint[], $27::bigint[], $28::bigint[],
+        $29::text[], $30::bigint[], $31::bigint[], $32::bigint[], $33::bytea[],
+        $34::bigint[], $35::text[])
         as s (project, no, generation, attempt, failures, crashes, state, at,
             began_at, started_at, wait, until, first_child, items, output, blob_size, error)
     join held h on h.id = s.project
@@ -87,21 +91,21 @@ pub(super) const FULL: &str = concat!(
     insert into attempts
         (project, no, generation, attempt, state, started_at, finished_at, error, output)
     select a.*
-    from unnest($35::uuid[], $36::bigint[], $37::bigint[], $38::bigint[], $39::text[],
-        $40::bigint[], $41::bigint[], $42::text[], $43::bytea[])
+    from unnest($36::uuid[], $37::bigint[], $38::bigint[], $39::bigint[], $40::text[],
+        $41::bigint[], $42::bigint[], $43::text[], $44::bytea[])
         as a (project, no, generation, attempt, state, started_at, finished_at, error, output)
     join held h on h.id = a.project
     on conflict do nothing
 ), put_blobs as (
     insert into blobs (project, no, generation, body)
     select b.*
-    from unnest($44::uuid[], $45::bigint[], $46::bigint[], $47::bytea[])
+    from unnest($45::uuid[], $46::bigint[], $47::bigint[], $48::bytea[])
         as b (project, no, generation, body)
     join held h on h.id = b.project
     on conflict (project, no, generation) do update set body = excluded.body
 ), put_outputs as (
     update project_data d set output = o.output
-    from unnest($48::uuid[], $49::bytea[]) as o (project, output)
+    from unnest($49::uuid[], $50::bytea[]) as o (project, output)
     join held h on h.id = o.project
     where d.project = o.project
 )

@@ -45,6 +45,7 @@ catalogue! {
     put_event,
     clock,
     put_session,
+    lock_session,
     lapse_others,
     drain_session,
     beat,
@@ -88,15 +89,15 @@ catalogue! {
     commits,
     attempts,
     logs,
-    last_log,
+    last_logs,
     by_ending,
     by_name,
     latest,
     sessions,
-    put_offer,
+    put_offers,
     withdraw,
-    stop_claim,
-    consume_claim,
+    stop_claims,
+    consume_claims,
     consume_mail,
 }
 
@@ -128,6 +129,9 @@ values ($1, $2, $3, $4)",
 insert into sessions (id, state, process, command, started_at, host, lease, until, slots, serves)
 values ($1, 'live', $2, $3, $4, $5, $6,
     cast(unixepoch('subsec') * 1000000 as integer) + $6, $7, $8)",
+
+    // Held until the end of the session is written; on a file every writer is alone.
+    lock_session: "select id from sessions where id = $1",
 
     // The lock on the file says that every other session is dead. How it ended decides
     // whether its steps are suspects.
@@ -162,8 +166,8 @@ select * from (
         and wake_at <= cast(unixepoch('subsec') * 1000000 as integer)
     order by priority desc, wake_at, id limit 64)
 union all
-select 'stop', project, no, attempt, null from claims
-    where session = $1 and state = 'claimed' and stop
+select 'claim', project, no, attempt, lower(hex(claim)) || case when stop then ' stop' else '' end
+    from claims where session = $1 and state = 'claimed'
 union all
 select 'offer', $1, count(*), 0, queue || char(10) || kind from claims
     where state = 'open' group by queue, kind
@@ -175,7 +179,7 @@ select case
     id, beat, hungry, serves
     from sessions where id <> $1
 union all
-select 'slots', id, slots, busy, null from sessions where id <> $1",
+select 'slots', id, slots, lease, null from sessions where id <> $1",
 
     pulse: None,
     commit: None,
@@ -226,8 +230,9 @@ where id = $1 and (session is null or session = $2)
 
     park: "
 update projects set
-    state = 'paused', reason = $4, session = null, wake_at = null, adoptions = 0,
-    loads = 0, last_event = last_event + 1
+    state = 'paused', reason = $4, session = null,
+    wake_at = case when mail > 0 then 0 end, adoptions = 0, loads = 0, charged = false,
+    last_event = last_event + 1
 where id = $1 and session = $2 and epoch = $3 and state in ('pending', 'running', 'paused')
 returning last_event",
 
@@ -247,7 +252,8 @@ where id = $1",
     reopen: "
 update projects set
     state = 'pending', reason = null, finished_at = null, cancelled_at = null,
-    counts = $4, last_event = last_event + 1, mail = 0, session = null, wake_at = 0
+    counts = $4, last_event = last_event + 1, mail = 0, session = null, wake_at = 0,
+    charged = false
 where id = $1 and last_event = $2 and plan = $3
     and state in ('succeeded', 'failed', 'cancelled')",
 
@@ -332,12 +338,12 @@ returning project",
 
     project: "
 select id, name, state, reason, plan, priority, session, epoch, loads, last_event,
-    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged
+    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes
 from projects where id = $1",
 
     list: "
 select id, name, state, reason, plan, priority, session, epoch, loads, last_event,
-    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged
+    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes
 from projects
 where ($1 is null
         or (created_at, id) < (select p.created_at, p.id from projects p where p.id = $1))
@@ -395,7 +401,9 @@ from attempts where project = $1 order by no, generation, attempt",
 select no, generation, attempt, at, line from logs
 where project = $1 and ($2 is null or no = $2) order by at, no, seq",
 
-    last_log: "select coalesce(max(seq), 0) from logs where project = $1 and no = $2",
+    last_logs: "
+select no, max(seq) from logs
+where project = $1 and no in (select value from json_each($2)) group by no",
 
     by_ending: "
 select id from projects where lower(hex(id)) like '%' || $1 order by id desc limit 2",
@@ -413,21 +421,33 @@ select s.id, s.state, s.host, s.process, s.command, s.started_at, s.slots, s.bus
     s.lease
 from sessions s order by s.started_at, s.id",
 
-    put_offer: "
+    // What a commit does to claims and messages: `$2` is a list, because a statement for each
+    // costs a round trip each. Offers: step, generation, attempt, queue, kind, priority, time.
+    put_offers: "
 insert into claims (project, no, generation, attempt, state, queue, kind, priority, offered_at)
-values ($1, $2, $3, $4, 'open', $5, $6, $7, $8)
+select $1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    'open', json_extract(value, '$[3]'), json_extract(value, '$[4]'),
+    json_extract(value, '$[5]'), json_extract(value, '$[6]')
+from json_each($2) where true
 on conflict do nothing",
 
     // Only while nobody has taken it: who took it runs it.
-    withdraw: "delete from claims where project = $1 and no = $2 and state = 'open'",
-
-    stop_claim: "
-update claims set stop = true where project = $1 and no = $2 and state = 'claimed'",
-
-    consume_claim: "
+    withdraw: "
 delete from claims
-where project = $1 and no = $2 and generation = $3 and attempt = $4
-    and state in ('done', 'lost')",
+where project = $1 and no in (select value from json_each($2)) and state = 'open'
+returning no",
 
-    consume_mail: "delete from mailbox where id = $1 and project = $2",
+    stop_claims: "
+update claims set stop = true
+where project = $1 and no in (select value from json_each($2)) and state = 'claimed'",
+
+    consume_claims: "
+delete from claims
+where project = $1 and state in ('done', 'lost') and (no, generation, attempt) in (
+    select json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+        json_extract(value, '$[2]')
+    from json_each($2))",
+
+    consume_mail: "
+delete from mailbox where project = $1 and id in (select value from json_each($2))",
 };

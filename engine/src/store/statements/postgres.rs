@@ -23,11 +23,21 @@ where id = $1 and state in ('live', 'draining')",
     pulse: Some(PULSE),
     commit: Some([commit::PLAIN, commit::FULL]),
 
+    // Whoever adopts or claims holds the key of the row of its session, which a beat does not
+    // mind and an end does: only the end of a session locks its row whole.
+    lock_session: "
+select id from sessions where id = $1 and state in ('live', 'draining') for update",
+
     expire_session: "
+with over as materialized (
+    select id from sessions
+    where id = $1 and beat = $2 and state in ('live', 'draining')
+        and ($3 or until < (extract(epoch from clock_timestamp()) * 1000000)::bigint)
+    for update
+)
 update sessions
 set state = case state when 'draining' then 'drained' else 'dead' end
-where id = $1 and beat = $2 and state in ('live', 'draining')
-    and ($3 or until < (extract(epoch from clock_timestamp()) * 1000000)::bigint)",
+from over where sessions.id = over.id",
 
     // In order: whoever locks several projects locks them by id.
     lock_owned: "
@@ -39,17 +49,17 @@ where p.id in (
     select c.project from claims c
     where c.state = 'claimed'
         and c.session in (select value::uuid from json_array_elements_text($1::json)))
-order by p.id for update",
+order by p.id for no key update",
 
-    // Somebody who is at it already takes it: nobody waits in line for a project. The row of
-    // the session is shared, so that it cannot be declared dead meanwhile.
+    // Somebody who is at it already takes it: nobody waits in line for a project. The key of
+    // the row of the session is held, so that it cannot end meanwhile; it can beat.
     take_project: "
 with me as materialized (
-    select id from sessions where id = $2 and state = 'live' for share
+    select id from sessions where id = $2 and state = 'live' for key share
 ), free as materialized (
     select p.id from projects p, me
     where p.id = $1 and (p.session is null or p.session = $2)
-    for update of p skip locked
+    for no key update of p skip locked
 )
 update projects set
     session = $2,
@@ -96,7 +106,7 @@ on conflict (project, no) do update set
 
     claim: "
 with me as materialized (
-    select id from sessions where id = $1 and state = 'live' for share
+    select id from sessions where id = $1 and state = 'live' for key share
 ), picked as materialized (
     select c.project, c.no from claims c, me
     where c.state = 'open'
@@ -121,17 +131,17 @@ insert into projects
     (id, name, state, plan, priority, next_no, counts, created_at, last_event, wake_at,
     session, epoch)
 values ($1, $2, 'pending', $3, $4, $5, $6, $7, 1, 0,
-    (select s.id from sessions s where s.id = $8 and s.state = 'live' for share), 0)
+    (select s.id from sessions s where s.id = $8 and s.state = 'live' for key share), 0)
 on conflict (id) do nothing",
 
     lock_projects: "
 select p.id from projects p
 where p.id in (select value::uuid from json_array_elements_text($1::json))
-order by p.id for update",
+order by p.id for no key update",
 
     list: "
 select id, name, state, reason, plan, priority, session, epoch, loads, last_event,
-    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged
+    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes
 from projects
 where ($1::uuid is null
         or (created_at, id) < (select p.created_at, p.id from projects p where p.id = $1))
@@ -159,6 +169,11 @@ where s.project = $1
 select no, generation, attempt, at, line from logs
 where project = $1 and ($2::bigint is null or no = $2) order by at, no, seq",
 
+    last_logs: "
+select no, max(seq) from logs
+where project = $1
+    and no in (select value::bigint from json_array_elements_text($2::json)) group by no",
+
     by_ending: "
 select id from projects where replace(id::text, '-', '') like '%' || $1
 order by id desc limit 2",
@@ -171,10 +186,39 @@ select s.id, s.state, s.host, s.process, s.command, s.started_at, s.slots, s.bus
     s.lease
 from sessions s order by s.started_at, s.id",
 
+    put_offers: "
+insert into claims (project, no, generation, attempt, state, queue, kind, priority, offered_at)
+select $1, (value->>0)::bigint, (value->>1)::bigint, (value->>2)::bigint, 'open',
+    value->>3, value->>4, (value->>5)::bigint, (value->>6)::bigint
+from json_array_elements($2::json)
+on conflict do nothing",
+
+    withdraw: "
+delete from claims
+where project = $1 and state = 'open'
+    and no in (select value::bigint from json_array_elements_text($2::json))
+returning no",
+
+    stop_claims: "
+update claims set stop = true
+where project = $1 and state = 'claimed'
+    and no in (select value::bigint from json_array_elements_text($2::json))",
+
+    consume_claims: "
+delete from claims
+where project = $1 and state in ('done', 'lost') and (no, generation, attempt) in (
+    select (value->>0)::bigint, (value->>1)::bigint, (value->>2)::bigint
+    from json_array_elements($2::json))",
+
+    consume_mail: "
+delete from mailbox where project = $1
+    and id in (select value::bigint from json_array_elements_text($2::json))",
+
     ..SQLITE
 };
 
-/// The hints of a session on PostgreSQL.
+/// The hints of a session on PostgreSQL. Projects that wait for an owner are looked for from
+/// one priority to the next, so that none walks past those that sleep.
 macro_rules! hints {
     () => {
         "
@@ -183,13 +227,28 @@ select 'now', $1::uuid, (extract(epoch from clock_timestamp()) * 1000000)::bigin
 union all
 select 'own', id, mail, 0, null from projects where session = $1
 union all
-(select 'adopt', id, priority, mail, null from projects
-    where session is null
-        and wake_at <= (extract(epoch from clock_timestamp()) * 1000000)::bigint
-    order by priority desc, wake_at, id limit 64)
+select 'adopt', due.id, due.priority, due.mail, null from (
+    with recursive level (priority) as (
+        (select p.priority from projects p
+            where p.session is null and p.wake_at is not null
+            order by p.priority desc limit 1)
+        union all
+        select (select p.priority from projects p
+            where p.session is null and p.wake_at is not null
+                and p.priority < level.priority
+            order by p.priority desc limit 1)
+        from level where level.priority is not null
+    )
+    select p.* from level cross join lateral (
+        select p.id, p.priority, p.mail from projects p
+        where p.session is null and p.priority = level.priority
+            and p.wake_at <= (extract(epoch from statement_timestamp()) * 1000000)::bigint
+        order by p.wake_at, p.id limit 64) p
+    limit 64) due
 union all
-select 'stop', project, no, attempt, null from claims
-    where session = $1 and state = 'claimed' and stop
+select 'claim', project, no, attempt,
+    replace(claim::text, '-', '') || case when stop then ' stop' else '' end
+    from claims where session = $1 and state = 'claimed'
 union all
 select 'offer', $1, count(*), 0, queue || chr(10) || kind from claims
     where state = 'open' group by queue, kind
@@ -201,7 +260,7 @@ select case
     id, beat, hungry, serves
     from sessions where id <> $1
 union all
-select 'slots', id, slots, busy, null from sessions where id <> $1
+select 'slots', id, slots, lease, null from sessions where id <> $1
 union all "
     };
 }

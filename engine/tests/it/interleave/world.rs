@@ -80,6 +80,7 @@ pub(super) enum Act {
 pub(super) struct Hand {
     pub(super) epoch: i64,
     last_event: i64,
+    writes: i64,
     letters: Letters,
 }
 
@@ -317,6 +318,7 @@ impl World {
         let hand = Hand {
             epoch: row.epoch,
             last_event: row.last_event,
+            writes: row.writes,
             letters: adopted.letters,
         };
         book.hands.insert((who, at), hand);
@@ -392,6 +394,7 @@ impl World {
             book.offered.extend(part.offers.iter().map(|offer| (at, offer.no)));
             let hand = book.hands.get_mut(&(who, at)).unwrap();
             hand.last_event = upto;
+            hand.writes += 1;
             if matches!(act, Act::Consume | Act::Settle) {
                 hand.letters = Letters::default();
                 book.read.extend(part.mail.iter().map(|id| (at, *id)));
@@ -423,6 +426,7 @@ impl World {
         };
         let part = Part {
             from: hand.last_event,
+            writes: hand.writes,
             facts: vec![fact],
             records: vec![record],
             ..empty(self.id(at), self.sessions[&who], hand.epoch)
