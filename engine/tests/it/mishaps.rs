@@ -80,30 +80,35 @@ async fn crashes(project: &ProjectHandle, no: StepNo) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_is_applied_however_quickly_offers_come_and_go() {
+async fn a_cancel_is_applied_though_an_outcome_comes_while_offers_are_taken_back() {
     let stage = Stage::on(Backend::Postgres);
-    let owner = Worker::start(&stage, |it| it.queues(["none"])).await;
-    let guest = Worker::start(&stage, |it| it.concurrency(2)).await;
-    let document = "tasks: {a: {kind: work, for_each: '${{ range(500) }}'}}";
-    for _ in 0..5 {
-        let project = owner.engine.submit(yaml(document)).await.unwrap();
-        let outside = outside(&stage).await;
-        let mut steered = None;
-        let cancel = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            outside.project(project.id()).cancel().await.unwrap()
-        };
-        tokio::pin!(cancel);
-        let view = loop {
-            tokio::select! {
-                call = guest.next() => call.succeed(json!(1)),
-                applied = &mut cancel, if steered.is_none() => steered = Some(applied),
-                view = ended(&project) => break view,
-            }
-        };
-        assert_eq!(view.state.as_str(), "cancelled", "it was in the middle");
-    }
-    guest.shutdown().await;
+    let store = stage.database.open().await;
+    let away = Arc::new(AtomicBool::new(false));
+    let reads = Arc::new(AtomicUsize::new(0));
+    let slow = {
+        let (away, reads) = (Arc::clone(&away), Arc::clone(&reads));
+        lossy(&stage, move |point| {
+            reads.fetch_add(usize::from(point.verb == "read"), Ordering::SeqCst);
+            let held = point.verb == "commit" && away.load(Ordering::SeqCst);
+            held.then_some(StoreErrorKind::Unavailable)
+        })
+        .await
+    };
+    let owner = Worker::start(&stage, |it| it.store(slow).queues(["none"])).await;
+    let guest = played(&store).await;
+    let document = "tasks: {a: {kind: work, for_each: '${{ range(30) }}'}}";
+    let project = owner.engine.submit(yaml(document)).await.unwrap();
+    let claim = claim(&stage, &store, guest).await;
+    away.store(true, Ordering::SeqCst);
+    let outside = outside(&stage).await.project(project.id());
+    assert_eq!(outside.cancel().await.unwrap(), Steered::Recorded);
+    // The offers are on their way home when the window has room for another one.
+    deliver(&store, claim, Delivery::Succeeded(fixture::raw("1"))).await;
+    let before = reads.load(Ordering::SeqCst);
+    let noticed = || async { reads.load(Ordering::SeqCst) > before + 4 };
+    stage.until("the outcome is read", noticed).await;
+    away.store(false, Ordering::SeqCst);
+    assert_eq!(ended(&outside).await.state.as_str(), "cancelled");
     owner.shutdown().await;
 }
 
