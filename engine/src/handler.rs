@@ -19,7 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ProjectId, StepError, Timestamp, plan::Plan};
+use crate::{ProjectId, StepError, Timestamp, call::Form, plan::Plan};
 
 /// A parameter of a kind, in the order in which arguments by position fill them.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,6 +101,15 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// How the arguments of a call of a canvas become the input: by position and by name
+    /// they fill the parameters in order; where none are declared, one value is the input.
+    fn form(&self) -> Form {
+        match self.parameters() {
+            Some(all) => Form::Named(all.iter().map(|it| it.name.clone()).collect()),
+            None => Form::Value,
+        }
+    }
+
     /// Looks at the `with:` of a step before its project is accepted. Values that hold
     /// expressions are given as written.
     ///
@@ -178,6 +187,10 @@ where
 {
     fn kind(&self) -> &str {
         &self.kind
+    }
+
+    fn form(&self) -> Form {
+        Form::of::<In>()
     }
 
     async fn run(&self, ctx: Context, input: &RawValue) -> Result<Outcome, StepError> {

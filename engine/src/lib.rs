@@ -50,6 +50,7 @@
 //! - [`Engine`] and [`Project`] submit; [`ProjectHandle`] waits, watches and steers.
 //! - [`Handler`], [`handler_fn`] and [`Context`] are the code behind kinds;
 //!   [`StepError`] says how an attempt failed and whether another may help.
+//! - [`canvas`]: chain, group, chord, map and chunks, lowered to the same plan.
 //! - [`spec`]: the project document, from text to a plan, with diagnostics.
 //! - [`expr`]: the expressions in documents.
 //! - [`plan`]: the compiled graph, rules and retry policies. Pure.
@@ -79,6 +80,8 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+mod call;
+pub mod canvas;
 pub mod clock;
 mod engine;
 mod error;
@@ -97,6 +100,8 @@ mod view;
 mod worker;
 
 pub use crate::{
+    call::Form,
+    canvas::Canvas,
     clock::{Clock, Timestamp},
     engine::{
         DEFAULT_CONCURRENCY, DEFAULT_CRASH_LIMIT, DEFAULT_GRACE, DEFAULT_LEASE, Engine,

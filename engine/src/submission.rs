@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    Error, Kinds,
+    Canvas, Error, Kinds,
     spec::{
         self, CompileOptions, Compiled, Diagnostic, Document, Limits, Path, Source,
         Tree,
@@ -69,6 +69,27 @@ impl Project {
     #[must_use]
     pub fn task(mut self, task: spec::Task) -> Self {
         self.document.tasks.push(task);
+        self
+    }
+
+    /// A project that is a canvas.
+    pub fn from_canvas(name: impl Into<String>, canvas: Canvas) -> Self {
+        let mut project = Self::named(name);
+        project.document.canvas = Some(canvas);
+        project
+    }
+
+    /// Adds an incoming argument of a canvas by position.
+    #[must_use]
+    pub fn arg(mut self, value: &serde_json::Value) -> Self {
+        self.document.args.push(Tree::from(value));
+        self
+    }
+
+    /// Adds an incoming argument of a canvas by name.
+    #[must_use]
+    pub fn kwarg(mut self, name: impl Into<String>, value: &serde_json::Value) -> Self {
+        self.document.kwargs.push((name.into(), Tree::from(value)));
         self
     }
 

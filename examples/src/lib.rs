@@ -1,2 +1,6 @@
-//! The examples of dandori: programs that embed it (`src/bin`), and project documents
-//! (`hands-on`, `python-service`).
+//! The examples of dandori: programs that embed it (`src/bin`, `calculator.rs`), and project
+//! documents (`hands-on`, `python-service`).
+
+mod calculator;
+
+pub use self::calculator::calculator;

@@ -66,8 +66,9 @@ fn node(step: &dandori::plan::Step, name: &str) -> GraphNode {
         label: step.title.clone(),
         kind: match &step.action {
             Action::Run { kind, .. } => kind.clone(),
-            Action::Join { .. } => "join".to_owned(),
-            Action::ForEach(_) => "for_each".to_owned(),
+            Action::Join { .. } | Action::Pass { .. } | Action::ForEach(_) => {
+                step.kind().to_owned()
+            }
         },
         state: None,
         group: name.rsplit_once('/').map(|(group, _)| group.to_owned()),

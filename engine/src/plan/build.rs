@@ -33,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) max_parallel: Option<u32>,
     pub(crate) fail_fast: bool,
     pub(crate) outputs: Option<super::Dynamic>,
+    pub(crate) value: Option<super::Flow>,
 }
 
 impl Plan {
@@ -53,6 +54,7 @@ impl Plan {
             max_parallel: settings.max_parallel,
             fail_fast: settings.fail_fast,
             outputs: settings.outputs,
+            value: settings.value,
             leaves: vec![],
         };
         let mut needed = vec![false; stored.steps.len()];
@@ -92,7 +94,8 @@ impl Plan {
             step.needs.iter().all(|need| (*need as usize) < count)
                 && (step.policy as usize) < stored.policies.len()
                 && (step.scope as usize) < stored.scopes.len()
-        });
+                && step.action.flows().all(|flow| flow.is_within(count))
+        }) && stored.value.iter().all(|value| value.is_within(count));
         if !known {
             return Err("the plan refers to something it does not hold".to_owned());
         }

@@ -6,6 +6,7 @@
 
 mod build;
 mod dynamic;
+mod flow;
 mod nearest;
 mod policy;
 mod problem;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     build::Draft,
     dynamic::Dynamic,
+    flow::{Call, Flow},
     nearest::nearest,
     policy::{Policy, StartBefore},
     problem::Problem,
@@ -81,6 +83,9 @@ pub(crate) struct Stored {
     pub(crate) fail_fast: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) outputs: Option<Dynamic>,
+    /// The value of a canvas, which is the output of its project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<Flow>,
     /// The tasks whose outputs are the project's when it declares none.
     #[serde(default)]
     pub(crate) leaves: Vec<StepNo>,
@@ -194,6 +199,11 @@ impl Plan {
         self.stored.outputs.as_ref()
     }
 
+    /// The value of a canvas, where the project is one.
+    pub fn value(&self) -> Option<&Flow> {
+        self.stored.value.as_ref()
+    }
+
     /// The tasks that nobody needs: their outputs are the project's by default.
     pub fn leaves(&self) -> &[StepNo] {
         &self.stored.leaves
@@ -227,7 +237,7 @@ impl Plan {
                 match &step.action {
                     Action::Run { kind, .. } => drop(kinds.insert(kind.as_str())),
                     Action::ForEach(for_each) => plans.push(&for_each.body.0),
-                    Action::Join { .. } => {}
+                    Action::Join { .. } | Action::Pass { .. } => {}
                 }
             }
         }

@@ -67,6 +67,11 @@ pub enum Rule {
     AtLeast(Amount),
     /// The join of a template: no last step failed and one succeeded.
     Joined,
+    /// The join of a fan-out that tolerates failures: every need ended, and not all were
+    /// skipped.
+    Gathered,
+    /// What is called after a failure: every need ended, and one failed.
+    DoneWithFailure,
 }
 
 /// How the needs of a step have ended so far.
@@ -132,6 +137,8 @@ impl Rule {
             Self::AllDone => open == 0,
             Self::AnySucceeded => needs.succeeded > 0,
             Self::AnyFailed => needs.failed + needs.allowed > 0,
+            Self::Gathered => open == 0 && needs.skipped < needs.total,
+            Self::DoneWithFailure => open == 0 && needs.failed + needs.allowed > 0,
             Self::AtLeast(amount) => needs.succeeded >= amount.at_least_of(needs.total),
             Self::Joined => {
                 open == 0
@@ -145,7 +152,11 @@ impl Rule {
         // Whether a success can still come of the open needs.
         let hopeless = match self {
             Self::AllSucceeded | Self::NoneFailed | Self::Joined => needs.failed > 0,
-            Self::AllDone | Self::AnyFailed | Self::AnySucceeded => open == 0,
+            Self::AllDone
+            | Self::AnyFailed
+            | Self::AnySucceeded
+            | Self::Gathered
+            | Self::DoneWithFailure => open == 0,
             Self::AtLeast(amount) => {
                 needs.succeeded + open < amount.at_least_of(needs.total)
                     && (open == 0 || needs.failed + needs.allowed > 0)
@@ -161,6 +172,8 @@ impl Rule {
             | Self::NoneFailed
             | Self::AllDone
             | Self::AnyFailed
+            | Self::Gathered
+            | Self::DoneWithFailure
             | Self::Joined => needs.failed,
         };
         if failures > 0 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Amount, Dynamic, Plan, Rule, StepNo};
+use super::{Amount, Call, Dynamic, Flow, Plan, Rule, StepNo};
 
 /// A node of the plan.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,6 +58,17 @@ pub enum Action {
         /// Its `with:`; `None` is an empty one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         with: Option<Dynamic>,
+        /// Instead of a `with:`, the arguments of a call of a canvas.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<Box<Call>>,
+    },
+    /// Has a value that flows along a canvas, such as the list of a group. Costs no slot.
+    Pass {
+        /// The value.
+        value: Flow,
+        /// How many of a list may have failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tolerate: Option<Amount>,
     },
     /// Joins the last steps of a template and carries its output. Costs no slot.
     Join {
@@ -128,6 +139,9 @@ impl Step {
         match &self.action {
             Action::Run { kind, .. } => kind,
             Action::Join { .. } => "join",
+            Action::Pass { value: Flow::List(_), .. } => "group",
+            Action::Pass { value: Flow::Failure(_), .. } => "failure",
+            Action::Pass { .. } => "value",
             Action::ForEach(_) => "for_each",
         }
     }

@@ -349,7 +349,10 @@ impl Run {
         // What the engine itself evaluates (joins, expressions) never starts.
         let here = node.state == StepState::Ready
             && (event == "failed"
-                || matches!(self.step(no).action, Action::Join { .. }));
+                || matches!(
+                    self.step(no).action,
+                    Action::Join { .. } | Action::Pass { .. }
+                ));
         let running = node.state == StepState::Running
             && node.attempt == attempt
             && !self.expanded.contains_key(&no);

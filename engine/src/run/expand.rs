@@ -203,7 +203,7 @@ impl Run {
     pub(super) fn for_each(step: &Step) -> Option<&ForEach> {
         match &step.action {
             Action::ForEach(for_each) => Some(for_each),
-            Action::Run { .. } | Action::Join { .. } => None,
+            Action::Run { .. } | Action::Join { .. } | Action::Pass { .. } => None,
         }
     }
 

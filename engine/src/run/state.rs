@@ -84,6 +84,11 @@ impl ProjectState {
 }
 
 impl StepState {
+    /// Whether it failed, by itself or because of its needs.
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::UpstreamFailed | Self::Quarantined)
+    }
+
     /// How many states there are.
     pub const COUNT: usize = Self::ALL.len();
 

@@ -330,7 +330,7 @@ impl World {
             crate::plan::Action::Run { .. } => {
                 return self.apply(Event::Started { no });
             }
-            crate::plan::Action::Join { .. } => {
+            crate::plan::Action::Join { .. } | crate::plan::Action::Pass { .. } => {
                 return self.apply(Event::Succeeded {
                     no,
                     attempt: 1,

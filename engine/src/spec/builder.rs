@@ -6,11 +6,11 @@ use super::{Path, Treatment};
 use crate::plan::{Action, Condition, Draft, Policy, Rule, Scope, Step};
 
 /// The parts of a plan under construction: the project's, or that of a body.
-pub(super) struct Builder {
+pub(crate) struct Builder {
     pub(super) scopes: Vec<Scope>,
     pub(super) policies: Vec<Policy>,
     known_policies: HashMap<String, u32>,
-    pub(super) drafts: Vec<Draft>,
+    pub(crate) drafts: Vec<Draft>,
 }
 
 impl Builder {
@@ -24,7 +24,7 @@ impl Builder {
     }
 
     /// The number of a policy, which is kept once.
-    pub(super) fn policy(&mut self, policy: Policy) -> u32 {
+    pub(crate) fn policy(&mut self, policy: Policy) -> u32 {
         // Distinct policies are few; their JSON is their identity.
         let key = serde_json::to_string(&policy).unwrap_or_default();
         let next = u32::try_from(self.policies.len()).unwrap_or(u32::MAX);
@@ -40,7 +40,7 @@ impl Builder {
     }
 
     /// Adds a step.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         name: String,
         title: Option<String>,
@@ -85,10 +85,10 @@ pub(super) struct Place {
 
 /// What a step needs and asks before it starts.
 #[derive(Clone, Default)]
-pub(super) struct Guard {
-    pub(super) needs: Vec<String>,
-    pub(super) rule: Rule,
-    pub(super) conditions: Vec<Condition>,
+pub(crate) struct Guard {
+    pub(crate) needs: Vec<String>,
+    pub(crate) rule: Rule,
+    pub(crate) conditions: Vec<Condition>,
 }
 
 impl Place {

@@ -69,6 +69,9 @@ pub(super) fn compile(
     findings: &mut Findings,
 ) -> Option<Compiled> {
     let limit = options.max_tasks.unwrap_or(MAX_STEPS);
+    if let Some(canvas) = &document.canvas {
+        return super::canvas::compile(canvas, document, options, findings);
+    }
     if document.tasks.len() > limit {
         let found = too_many_tasks(document.tasks.len(), limit);
         findings.add(found, &At::ROOT.key("tasks"));
@@ -82,14 +85,7 @@ pub(super) fn compile(
         check_group(&template.tasks, &here.key("tasks"), findings);
     }
     check_expressions(document, findings);
-    let mut compiler = Compiler {
-        document,
-        options,
-        findings,
-        templates: document.templates.iter().map(|t| (t.name.as_str(), t)).collect(),
-        using: vec![],
-        expanded: HashSet::new(),
-    };
+    let mut compiler = Compiler::new(document, options, findings);
     compiler.check_kinds_of_defaults();
     if !compiler.check_size(limit) {
         return None;
@@ -114,6 +110,7 @@ pub(super) fn compile(
             .outputs
             .as_ref()
             .map(|outputs| Dynamic::new(outputs.to_raw())),
+        value: None,
     };
     match Plan::build(builder.drafts, settings) {
         Ok(plan) => Some(Compiled {
@@ -151,6 +148,25 @@ pub(super) struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
+    pub(super) fn new(
+        document: &'a Document,
+        options: &'a CompileOptions<'a>,
+        findings: &'a mut Findings,
+    ) -> Self {
+        Self {
+            document,
+            options,
+            findings,
+            templates: document
+                .templates
+                .iter()
+                .map(|t| (t.name.as_str(), t))
+                .collect(),
+            using: vec![],
+            expanded: HashSet::new(),
+        }
+    }
+
     pub(super) fn group(
         &mut self,
         builder: &mut Builder,
@@ -221,7 +237,7 @@ impl<'a> Compiler<'a> {
         let kind = task.kind.clone().unwrap_or_default();
         let with = task.with.as_ref().map(|with| self.value(with, task, place));
         let policy = builder.policy(self.merged(task, &kind, place));
-        let action = Action::Run { kind, with };
+        let action = Action::Run { kind, with, call: None };
         builder.add(name, task.title.clone(), action, guard, place.scope, policy);
     }
 

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::Tree;
 use crate::{
     Timestamp,
+    canvas::Canvas,
     plan::{Amount, Retry, Rule, StartBefore},
 };
 
@@ -39,6 +40,12 @@ pub struct Document {
     pub templates: Vec<Template>,
     /// Tasks, in order.
     pub tasks: Vec<Task>,
+    /// A canvas instead of tasks.
+    pub canvas: Option<Canvas>,
+    /// The incoming value of the canvas: arguments by position.
+    pub args: Vec<Tree>,
+    /// The incoming value of the canvas: arguments by name.
+    pub kwargs: Vec<(String, Tree)>,
     /// The output of the project.
     pub outputs: Option<Tree>,
 }

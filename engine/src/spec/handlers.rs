@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     Handler, Parameter,
+    canvas::Called,
     plan::{Problem, nearest},
 };
 
@@ -57,6 +58,45 @@ impl Compiler<'_> {
                 let at = path_below(place.at.key(&task.name).key("with"), path);
                 self.findings.add_path(diagnostic.task(task.name.clone()), at);
             }
+        }
+    }
+
+    /// Looks at a call of a canvas: its kind, and whether its arguments fit.
+    pub(super) fn check_call(&mut self, called: &Called<'_>) {
+        let Some(kinds) = self.options.kinds else { return };
+        let kind = &called.signature.kind;
+        let Some(handler) = kinds.get(kind) else {
+            let message = format!("there is no kind `{kind}`");
+            let help =
+                self.findings.suggest(kind, kinds.names()).unwrap_or_else(|| {
+                    format!("known kinds: {}", kinds.names().join(", "))
+                });
+            let found = Diagnostic::error("unknown_kind", message).help(help);
+            let found = self.unless_foreign(found);
+            return self.findings.add_path(found, called.at.clone());
+        };
+        let names = called.kwargs.iter().copied();
+        if let Err(message) = handler.form().check(kind, called.args, names) {
+            let (wrong, help) = match message.split_once("; ") {
+                Some((wrong, help)) => (wrong.to_owned(), help.to_owned()),
+                None => (message, "correct the arguments".to_owned()),
+            };
+            let found = Diagnostic::error("bad_arguments", wrong).help(help);
+            return self.findings.add_path(found, called.at.clone());
+        }
+        let parameters = handler.parameters().unwrap_or_default();
+        for (place, parameter) in parameters.iter().enumerate() {
+            let name = &*parameter.name;
+            if !parameter.required
+                || place < called.args
+                || called.kwargs.contains(&name)
+            {
+                continue;
+            }
+            let message = format!("`{kind}` needs the argument `{name}`");
+            let help = format!("give it by position or under `kwargs:` as `{name}`");
+            let found = Diagnostic::error("missing_parameter", message).help(help);
+            self.findings.add_path(found, called.at.clone());
         }
     }
 

@@ -5,6 +5,7 @@
 //! that does not has at least one diagnostic with a remedy.
 
 mod builder;
+mod canvas;
 mod check;
 mod compile;
 mod diagnostic;
@@ -35,6 +36,7 @@ mod yaml;
 /// The JSON Schema of the project document.
 pub const SCHEMA: &str = include_str!("schema.json");
 
+pub(crate) use self::builder::{Builder, Guard};
 pub use self::{
     compile::{CompileOptions, Compiled},
     diagnostic::{Diagnostic, Severity},
@@ -75,6 +77,17 @@ impl Document {
             }
             _ => Err(findings.into_found()),
         }
+    }
+}
+
+/// Reads an expression of a canvas from JSON.
+pub(crate) fn read_canvas(text: &str) -> Result<crate::Canvas, Vec<Diagnostic>> {
+    let source = Source::new(None, text, Format::Json);
+    let tree = source.read(&Limits::default())?;
+    let mut findings = Findings::default();
+    match canvas::read(&tree, &reader::At::ROOT, 1, &mut findings) {
+        Some(canvas) if !findings.has_errors() => Ok(canvas),
+        _ => Err(source.place_all(findings.into_found())),
     }
 }
 

@@ -19,6 +19,9 @@ const PROJECT_KEYS: &[&str] = &[
     "defaults",
     "templates",
     "tasks",
+    "canvas",
+    "args",
+    "kwargs",
     "outputs",
     "max_parallel",
     "priority",
@@ -27,15 +30,8 @@ const PROJECT_KEYS: &[&str] = &[
     "idempotency_key",
 ];
 /// Keys of later capabilities: refused with a reason until they work.
-const LATER_KEYS: &[&str] = &[
-    "canvas",
-    "concurrency",
-    "rate_limit",
-    "cache",
-    "retention",
-    "on_success",
-    "on_failure",
-];
+const LATER_KEYS: &[&str] =
+    &["concurrency", "rate_limit", "cache", "retention", "on_success", "on_failure"];
 const ONE_TASK: &str = "add `tasks:` with at least one task";
 
 /// Whether nothing stands below a key.
@@ -91,6 +87,11 @@ pub(super) fn read_document(tree: &Tree, findings: &mut Findings) -> Document {
                 }
                 document.tasks = tasks(value, &here, findings);
             }
+            "canvas" => {
+                document.canvas = super::canvas::read(value, &here, 1, findings);
+            }
+            "args" => document.args = findings.list(value, &here).to_vec(),
+            "kwargs" => document.kwargs = findings.map(value, &here).to_vec(),
             "outputs" => document.outputs = Some(value.clone()),
             "max_parallel" => document.max_parallel = findings.count(value, 1, &here),
             "priority" => {
@@ -108,7 +109,24 @@ pub(super) fn read_document(tree: &Tree, findings: &mut Findings) -> Document {
             other => unknown(other, PROJECT_KEYS, &at, findings),
         }
     }
-    if !has_tasks && !findings.has_errors() {
+    let has_canvas = tree.get("canvas").is_some();
+    for key in ["tasks", "templates"] {
+        if has_canvas && tree.get(key).is_some() {
+            let message = format!("a project has either `canvas:` or `{key}:`");
+            let help = format!("remove one of them; a canvas needs no `{key}:`");
+            let found = Diagnostic::error("two_forms", message).help(help);
+            findings.add(found, &at.name(key));
+        }
+    }
+    for key in ["args", "kwargs"] {
+        if !has_canvas && tree.get(key).is_some() {
+            let message = format!("`{key}` is the incoming value of a `canvas:`");
+            let help = "give values to `inputs:` under `with:`";
+            let found = Diagnostic::error("unknown_key", message).help(help);
+            findings.add(found, &at.name(key));
+        }
+    }
+    if !has_tasks && !has_canvas && !findings.has_errors() {
         findings.add(
             Diagnostic::error("empty_project", "there is no `tasks:`").help(ONE_TASK),
             &at,

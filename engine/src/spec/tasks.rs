@@ -104,6 +104,31 @@ fn task(name: &str, value: &Tree, at: &At<'_>, findings: &mut Findings) -> Task 
     task
 }
 
+/// The options of a call: the keys of a task that say how it is treated.
+pub(super) fn options(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Task {
+    const OPTIONS: &[&str] = &[
+        "retry",
+        "timeout",
+        "start_before",
+        "delay",
+        "not_before",
+        "queue",
+        "priority",
+        "at_most_once",
+        "allow_failure",
+        "labels",
+        "title",
+    ];
+    let help = "write options such as `{ retry: { max_retries: 3 } }`";
+    for (key, _) in findings.map_or(value, help, at) {
+        if !OPTIONS.contains(&key.as_str()) {
+            unknown(key, OPTIONS, at, findings);
+            return Task::default();
+        }
+    }
+    task("", value, at, findings)
+}
+
 fn needs(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Vec<String> {
     if let Tree::String(name) = value {
         return vec![name.clone()];
@@ -191,7 +216,7 @@ fn rule(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<Rule> {
     }
 }
 
-fn amount(
+pub(super) fn amount(
     value: &Tree,
     least: u32,
     at: &At<'_>,

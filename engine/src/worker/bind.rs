@@ -12,7 +12,7 @@ use minijinja::Value;
 
 use super::outputs::Outputs;
 use crate::{
-    ProjectId, SessionId, StepError,
+    Kinds, ProjectId, SessionId, StepError,
     expr::{self, Names, Part, json},
     plan::{Action, Dynamic, Plan, Scope, StepNo},
     run::{Output, Place, Run, StepState},
@@ -49,16 +49,16 @@ pub(super) struct Binder<'a> {
     pub(super) run: &'a Run,
     pub(super) outputs: &'a Outputs,
     pub(super) around: &'a Surroundings,
-    missing: BTreeSet<StepNo>,
-    secrets: Vec<String>,
+    pub(super) missing: BTreeSet<StepNo>,
+    pub(super) secrets: Vec<String>,
 }
 
 /// A step in the plan that holds it.
 #[derive(Clone, Copy)]
-struct Spot<'a> {
-    plan: &'a Plan,
-    base: StepNo,
-    no: StepNo,
+pub(super) struct Spot<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) base: StepNo,
+    pub(super) no: StepNo,
 }
 
 impl<'a> Binder<'a> {
@@ -92,10 +92,14 @@ impl<'a> Binder<'a> {
     }
 
     /// The evaluated value of the step: its `with`, its list, or its output.
-    pub(super) fn input(mut self, no: StepNo) -> Bound<Input> {
+    pub(super) fn input(mut self, no: StepNo, kinds: &Kinds) -> Bound<Input> {
         let null = || serde_json::value::RawValue::NULL.to_owned();
         let step = self.run.step(no);
         let dynamic = match &step.action {
+            Action::Run { kind, call: Some(call), .. } => {
+                return self.call(no, kind, call, kinds);
+            }
+            Action::Pass { value, tolerate } => return self.pass(no, value, *tolerate),
             Action::Run { with, .. } => with.as_ref(),
             Action::Join { output } => output.as_ref(),
             Action::ForEach(for_each) => Some(&for_each.items),
@@ -134,7 +138,7 @@ impl<'a> Binder<'a> {
     }
 
     /// The output of a step as bytes; that of a `for_each` is put together here.
-    fn assembled(&mut self, no: StepNo) -> Result<Output, StepError> {
+    pub(super) fn assembled(&mut self, no: StepNo) -> Result<Output, StepError> {
         let null = || Arc::from(serde_json::value::RawValue::NULL.to_owned());
         if self.run.step_state(no) != StepState::Succeeded {
             return Ok(null());
@@ -150,7 +154,7 @@ impl<'a> Binder<'a> {
         crate::to_raw(&list).map(Arc::from)
     }
 
-    fn render(
+    pub(super) fn render(
         &mut self,
         dynamic: &Dynamic,
         scope: u32,
@@ -181,7 +185,7 @@ impl<'a> Binder<'a> {
         }
     }
 
-    fn spot(&self, no: StepNo) -> Spot<'a> {
+    pub(super) fn spot(&self, no: StepNo) -> Spot<'a> {
         let (plan, _, base) = self.run.local_plan(no);
         Spot { plan, base, no }
     }

@@ -111,7 +111,8 @@ impl Scheduler {
             }
             Err(Bound::Missing(steps)) => {
                 // Without declared outputs nobody asked for more than can be kept.
-                let declared = owned.run.plan().outputs().is_some();
+                let plan = owned.run.plan();
+                let declared = plan.outputs().is_some() || plan.value().is_some();
                 let within = if declared { usize::MAX } else { MAX_OUTPUT };
                 self.fetch(project, steps, Then::Close, within);
             }
@@ -266,18 +267,20 @@ impl Scheduler {
 /// The output of a project: what it declares, else the outputs of its last tasks.
 fn project_output(owned: &Owned) -> Result<Option<Output>, Bound<()>> {
     let plan = Arc::clone(owned.run.plan());
-    if plan.outputs().is_none() && owned.outputs_too_large {
+    let declared = plan.outputs().is_some() || plan.value().is_some();
+    if !declared && owned.outputs_too_large {
         // Nobody asked for it: each output is still there step by step.
         return Ok(None);
     }
     let binder = Binder::new(&owned.run, &owned.outputs, &owned.around);
-    let bound = match plan.outputs() {
-        Some(outputs) => binder.project(outputs),
-        None => binder.leaves(plan.leaves()),
+    let bound = match (plan.outputs(), plan.value()) {
+        (Some(outputs), _) => binder.project(outputs),
+        (None, Some(value)) => binder.value(value),
+        (None, None) => binder.leaves(plan.leaves()),
     };
     match bound {
         Bound::Value(input) if input.with.get().len() > MAX_OUTPUT => {
-            if plan.outputs().is_none() {
+            if !declared {
                 return Ok(None);
             }
             let message =

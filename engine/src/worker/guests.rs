@@ -464,7 +464,7 @@ async fn host(
         let missing = {
             let binder = || Binder::new(&known.run, &outputs, &known.around);
             match binder().conditions(claim.no) {
-                Bound::Value(true) => match binder().input(claim.no) {
+                Bound::Value(true) => match binder().input(claim.no, &config.kinds) {
                     Bound::Value(input) => {
                         let host = Host { known: Arc::clone(&known) };
                         return Ok((host, GuestInput(input)));

@@ -12,6 +12,7 @@ mod adopt;
 mod attempt;
 mod bind;
 mod commit;
+mod flow;
 mod guests;
 mod heart;
 mod letters;

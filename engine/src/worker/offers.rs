@@ -334,7 +334,7 @@ impl Scheduler {
 fn service(owned: &Owned, no: StepNo) -> (String, String) {
     let kind = match &owned.run.step(no).action {
         Action::Run { kind, .. } => kind.to_string(),
-        Action::Join { .. } | Action::ForEach(_) => String::new(),
+        Action::Join { .. } | Action::Pass { .. } | Action::ForEach(_) => String::new(),
     };
     (owned.run.policy(no).queue.clone(), kind)
 }

@@ -51,7 +51,7 @@ impl Scheduler {
                 self.startable.insert(project);
             }
             // They cost no slot, so they wait for none.
-            Action::Join { .. } | Action::ForEach(_) => {
+            Action::Join { .. } | Action::Pass { .. } | Action::ForEach(_) => {
                 self.instant.push_back((project, no));
             }
         }
@@ -144,7 +144,10 @@ impl Scheduler {
                 Bound::Failed(error) => return self.fail_unstarted(project, no, error),
             }
         }
-        let input = match binder().input(no) {
+        if binder().is_idle(no) {
+            return self.apply(project, Event::ConditionFalse { no }, true);
+        }
+        let input = match binder().input(no, &self.config.kinds) {
             Bound::Value(input) => input,
             Bound::Missing(steps) => {
                 return self.fetch(project, steps, Then::Start(no), MOST_INPUT);
@@ -156,7 +159,7 @@ impl Scheduler {
                 let kind = kind.clone();
                 self.start(project, no, &kind, input);
             }
-            Action::Join { .. } => {
+            Action::Join { .. } | Action::Pass { .. } => {
                 let output = input.with.into();
                 self.apply(project, Event::Succeeded { no, attempt: 1, output }, true);
             }

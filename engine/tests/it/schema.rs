@@ -88,6 +88,36 @@ const EVERY_KEY: &str = r#"{
     "outputs": {"reviews": "${{ tasks.reviews.output }}"}
 }"#;
 
+/// Every key of a canvas at least once.
+const EVERY_CANVAS: &str = r#"{
+    "args": [1],
+    "kwargs": {"z": 2},
+    "canvas": {
+        "chain": [
+            ["add", 1],
+            {
+                "kind": "add", "args": [1], "kwargs": {"y": 2}, "immutable": true,
+                "options": {
+                    "retry": {"max_retries": 2}, "timeout": "5s", "start_before": "1h",
+                    "delay": "1s", "not_before": "2026-12-01T08:00:00Z", "queue": "q",
+                    "priority": 2, "labels": {"a": "b"}, "title": "Add", "allow_failure": true
+                },
+                "on_success": [["note"]], "on_failure": [["note"]], "labels": {"a": "b"},
+                "siblings": "finish"
+            },
+            {"kind": "pay", "options": {"at_most_once": true}},
+            {"group": [["id"], {"group": []}], "tolerate": "20%"},
+            {"chord": {"header": [["id"], ["id"]], "body": ["sum"]}, "tolerate": 1},
+            {"chord": {"header": {"chain": [["id"]]}, "body": {"kind": "sum"}}},
+            {"map": {"kind": "id", "items": [1]}},
+            {"starmap": {"kind": "add", "items": [[1, 2]]}},
+            {"chunks": {"kind": "add", "items": [[1, 2]], "size": 1}}
+        ],
+        "on_success": [{"kind": "note"}], "on_failure": [["note"]], "labels": {"a": "b"},
+        "siblings": "finish"
+    }
+}"#;
+
 /// Whether the reader takes a document; kinds are not looked at.
 fn reads(document: &Value) -> bool {
     let source = Source::new(None, document.to_string(), Format::Json);
@@ -129,10 +159,73 @@ fn the_sample_holds_every_key_of_the_schema() {
     let last = ["/$defs/defaults/properties", "/$defs/treatment/properties"];
     for pointer in groups.into_iter().chain(more).chain(last) {
         let keys = schema.pointer(pointer).and_then(Value::as_object).unwrap();
-        for key in keys.keys() {
+        for key in keys.keys().filter(|key| !OF_CANVAS.contains(&key.as_str())) {
             assert!(text.contains(&format!("\"{key}\"")), "{pointer} {key}");
         }
     }
+    for name in ["signature", "options", "compound"] {
+        let pointer = format!("/$defs/{name}/properties");
+        let keys = schema.pointer(&pointer).and_then(Value::as_object).unwrap();
+        for key in keys.keys().map(String::as_str).chain(OF_CANVAS) {
+            assert!(EVERY_CANVAS.contains(&format!("\"{key}\"")), "{pointer} {key}");
+        }
+    }
+}
+
+/// The keys of a project that is a canvas.
+const OF_CANVAS: [&str; 3] = ["canvas", "args", "kwargs"];
+
+fn every_canvas() -> Value {
+    serde_json::from_str(EVERY_CANVAS).expect("the sample is JSON")
+}
+
+#[test]
+fn a_canvas_is_understood_alike_by_both() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let document = every_canvas();
+    let errors: Vec<String> = validator
+        .iter_errors(&document)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    assert!(reads(&document));
+    for (pointer, key, value) in [
+        ("", "tasks", json!({"a": {"kind": "noop"}})),
+        ("", "templates", json!({})),
+        ("", "args", json!({})),
+        ("", "kwargs", json!([])),
+        ("", "canvas", json!("add")),
+        ("", "canvas", json!([])),
+        ("", "canvas", json!([1])),
+        ("", "canvas", json!({})),
+        ("/canvas", "group", json!([])),
+        ("/canvas", "unheard_of", json!(1)),
+        ("/canvas", "tolerate", json!(1)),
+        ("/canvas", "chain", json!(["add", 1])),
+        ("/canvas", "chain", json!({})),
+        ("/canvas", "siblings", json!("cancel")),
+        ("/canvas", "on_failure", json!(["note"])),
+        ("/canvas/chain/1", "unheard_of", json!(1)),
+        ("/canvas/chain/1", "args", json!(1)),
+        ("/canvas/chain/1", "immutable", json!("yes")),
+        ("/canvas/chain/1/options", "needs", json!(["a"])),
+        ("/canvas/chain/4", "chord", json!({"header": []})),
+        ("/canvas/chain/4/chord", "unheard_of", json!(1)),
+        ("/canvas/chain/6/map", "size", json!(1)),
+        ("/canvas/chain/7/starmap", "items", json!([1])),
+        ("/canvas/chain/8/chunks", "size", json!(0)),
+    ] {
+        let mut document = every_canvas();
+        let place = document.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
+        place.insert(key.to_owned(), value.clone());
+        assert!(
+            !validator.is_valid(&document),
+            "the schema takes {pointer}/{key}: {value}"
+        );
+        assert!(!reads(&document), "the reader takes {pointer}/{key}: {value}");
+    }
+    let alone = json!({"args": [1], "tasks": {"a": {"kind": "noop"}}});
+    assert!(!validator.is_valid(&alone) && !reads(&alone));
 }
 
 #[test]

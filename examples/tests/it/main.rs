@@ -1,5 +1,12 @@
 //! Every example runs, and does what it says.
 
+#![expect(clippy::unwrap_used, reason = "the fixtures of tests may unwrap as tests do")]
+
+mod canvas;
+#[expect(dead_code, reason = "these tests stop no server")]
+#[path = "../../../engine/tests/it/cluster.rs"]
+mod cluster;
+
 use std::process::Command;
 
 fn run(program: &str, arguments: &[&std::path::Path]) -> String {

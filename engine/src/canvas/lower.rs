@@ -1,0 +1,416 @@
+//! Lowering: from a canvas to the steps of a plan.
+//!
+//! Every call is one step, and every fan-out one more, which joins it: a barrier between
+//! two groups costs as many edges as they have members, not their product. What flows is
+//! named by step numbers, so that a step costs its own arguments and nothing of the canvas
+//! around it.
+
+use std::collections::BTreeMap;
+
+use super::{Canvas, Marks, Shape, Signature};
+use crate::{
+    plan::{Action, Call, Dynamic, Flow, Policy, Rule, StepNo},
+    spec::{Builder, Guard, Path, Tree},
+};
+
+/// What is passed on to an expression.
+#[derive(Clone, Debug, Default)]
+struct Incoming {
+    args: Vec<Flow>,
+    kwargs: Vec<(String, Flow)>,
+    /// What must have succeeded before.
+    after: Vec<StepNo>,
+}
+
+impl Incoming {
+    /// The value of a step.
+    fn of(step: StepNo) -> Self {
+        Self { args: vec![Flow::Output(step)], after: vec![step], ..Self::default() }
+    }
+
+    /// Another value at the same place.
+    fn with(&self, value: Flow) -> Self {
+        Self { args: vec![value], kwargs: vec![], ..self.clone() }
+    }
+}
+
+/// What a canvas has become.
+pub(crate) struct Lowered {
+    /// The value of the whole.
+    pub(crate) value: Flow,
+    /// Expressions that mean nothing, and where they stand.
+    pub(crate) skipped: Vec<Path>,
+}
+
+/// A call as it is checked: its kind, how many arguments it gets, and the names of others.
+pub(crate) struct Called<'c> {
+    pub(crate) signature: &'c Signature,
+    pub(crate) args: usize,
+    pub(crate) kwargs: Vec<&'c str>,
+    pub(crate) at: &'c Path,
+}
+
+/// Adds the steps of a canvas to a plan under construction. `look` sees every call and
+/// gives its policy and title.
+pub(crate) fn lower(
+    canvas: &Canvas,
+    (args, kwargs): (&[Tree], &[(String, Tree)]),
+    builder: &mut Builder,
+    at: &Path,
+    look: &mut dyn FnMut(&Called<'_>) -> (Policy, Option<String>),
+) -> Lowered {
+    let incoming = Incoming {
+        args: args.iter().map(given).collect(),
+        kwargs: kwargs
+            .iter()
+            .map(|(name, value)| (name.clone(), given(value)))
+            .collect(),
+        ..Incoming::default()
+    };
+    let mut lowering = Lowering {
+        builder,
+        look,
+        skipped: vec![],
+        own: vec![],
+        contained: 0,
+        labels: vec![],
+    };
+    let end = lowering.expression(canvas, &incoming, "", at);
+    Lowered { value: Flow::Output(end), skipped: lowering.skipped }
+}
+
+fn given(tree: &Tree) -> Flow {
+    Flow::Given(Dynamic::new(tree.to_raw()))
+}
+
+struct Lowering<'l> {
+    builder: &'l mut Builder,
+    look: &'l mut dyn FnMut(&Called<'_>) -> (Policy, Option<String>),
+    skipped: Vec<Path>,
+    /// The steps of the expressions that are being lowered, without those of callbacks.
+    own: Vec<StepNo>,
+    /// How many expressions around tolerate failures.
+    contained: u32,
+    /// The labels of the expressions around.
+    labels: Vec<BTreeMap<String, String>>,
+}
+
+impl Lowering<'_> {
+    /// Lowers an expression with its callbacks; returns the step that has its value.
+    fn expression(
+        &mut self,
+        canvas: &Canvas,
+        incoming: &Incoming,
+        name: &str,
+        at: &Path,
+    ) -> StepNo {
+        let first = self.own.len();
+        self.labels.push(canvas.marks.labels.clone());
+        let end = match &canvas.shape {
+            Shape::Call(signature) => self.call(signature, incoming, name, at),
+            Shape::Chain(items) => self.chain(items, incoming, name, &at.key("chain")),
+            Shape::Group(members) => {
+                let at = at.key("group");
+                self.group(members, &canvas.marks, incoming, name, &at)
+            }
+            Shape::Chord { header, body } => {
+                self.chord((header, body), &canvas.marks, incoming, name, at)
+            }
+            Shape::Map { kind, items } => {
+                let items: Vec<_> =
+                    items.iter().map(|item| vec![item.clone()]).collect();
+                self.calls(kind, &items, incoming, name, &at.key("map"))
+            }
+            Shape::Starmap { kind, items } => {
+                self.calls(kind, items, incoming, name, &at.key("starmap"))
+            }
+            Shape::Chunks { kind, items, size } => {
+                let mut parts = vec![];
+                for (n, part) in (1..).zip(items.chunks(*size)) {
+                    let name = below(name, n);
+                    parts.push(self.calls(
+                        kind,
+                        part,
+                        incoming,
+                        &name,
+                        &at.key("chunks"),
+                    ));
+                }
+                self.join(parts, &Marks::default(), incoming, name)
+            }
+        };
+        self.callbacks(&canvas.marks, first, end, name, at);
+        self.labels.pop();
+        end
+    }
+
+    /// Callbacks are steps like others, and no part of the expression they belong to.
+    fn callbacks(
+        &mut self,
+        marks: &Marks,
+        first: usize,
+        end: StepNo,
+        name: &str,
+        at: &Path,
+    ) {
+        let (own, contained) = (self.own.len(), self.contained);
+        self.contained = 0;
+        let succeeded = Incoming::of(end);
+        let failed = match marks.on_failure.is_empty() {
+            true => Incoming::default(),
+            // One record for all handlers, once everything has ended.
+            false => {
+                let guard =
+                    self.guard(self.own[first..].to_vec(), Rule::DoneWithFailure);
+                let action = Action::Pass { value: Flow::Failure(end), tolerate: None };
+                let name = join_names(name, "failure");
+                Incoming::of(self.add(name, None, action, guard, Policy::default()))
+            }
+        };
+        for (key, callbacks, incoming) in [
+            ("on_success", &marks.on_success, succeeded),
+            ("on_failure", &marks.on_failure, failed),
+        ] {
+            let at = at.key(key);
+            for (n, callback) in callbacks.iter().enumerate() {
+                // The same one twice is one.
+                if callbacks[..n].contains(callback) {
+                    continue;
+                }
+                let name = below(&join_names(name, key), n + 1);
+                self.expression(callback, &incoming, &name, &at.index(n));
+            }
+        }
+        self.contained = contained;
+        self.own.truncate(own);
+    }
+
+    fn call(
+        &mut self,
+        signature: &Signature,
+        incoming: &Incoming,
+        name: &str,
+        at: &Path,
+    ) -> StepNo {
+        let mut call = Call::default();
+        if !signature.immutable {
+            call.args.extend(incoming.args.iter().cloned());
+            call.kwargs.extend(incoming.kwargs.iter().cloned());
+        }
+        call.args.extend(signature.args.iter().map(given));
+        for (name, value) in &signature.kwargs {
+            // Incoming ones win.
+            if call.kwargs.iter().all(|(known, _)| known != name) {
+                call.kwargs.push((name.clone(), given(value)));
+            }
+        }
+        let called = Called {
+            signature,
+            args: call.args.len(),
+            kwargs: call.kwargs.iter().map(|(name, _)| name.as_str()).collect(),
+            at,
+        };
+        let (mut policy, title) = (self.look)(&called);
+        let own = std::mem::take(&mut policy.labels);
+        for labels in &self.labels {
+            policy.labels.extend(labels.clone());
+        }
+        policy.labels.extend(own);
+        let kind = signature.kind.clone();
+        let name = join_names(name, &kind);
+        let action = Action::Run { kind, with: None, call: Some(Box::new(call)) };
+        let guard = self.guard(incoming.after.clone(), Rule::AllSucceeded);
+        self.add(name, title, action, guard, policy)
+    }
+
+    fn chain(
+        &mut self,
+        items: &[Canvas],
+        incoming: &Incoming,
+        name: &str,
+        at: &Path,
+    ) -> StepNo {
+        let mut passed = incoming.clone();
+        let mut last = None;
+        for (n, item) in items.iter().enumerate() {
+            if item.is_empty_group() && item.marks == Marks::default() {
+                // At the beginning it is the header of a chord with what follows; later it
+                // is written by mistake.
+                match last.is_none() && incoming.args.is_empty() {
+                    true => passed = passed.with(empty_list()),
+                    false => self.skipped.push(at.index(n)),
+                }
+                continue;
+            }
+            let is_empty =
+                matches!(&item.shape, Shape::Chain(inner) if inner.is_empty());
+            if is_empty && item.marks == Marks::default() {
+                continue;
+            }
+            let end = self.expression(item, &passed, &below(name, n + 1), &at.index(n));
+            passed = Incoming::of(end);
+            last = Some(end);
+        }
+        match last {
+            Some(end) => end,
+            // Nothing to run: what was passed on, or null.
+            None => {
+                let value = passed.args.first().cloned();
+                let null = || Flow::Given(Dynamic::new(Tree::Null.to_raw()));
+                self.pass(value.unwrap_or_else(null), &passed, name)
+            }
+        }
+    }
+
+    fn group(
+        &mut self,
+        members: &[Canvas],
+        marks: &Marks,
+        incoming: &Incoming,
+        name: &str,
+        at: &Path,
+    ) -> StepNo {
+        if members.is_empty() {
+            return self.pass(empty_list(), incoming, name);
+        }
+        self.contained += u32::from(marks.tolerate.is_some());
+        let mut ends = vec![];
+        self.members(members, incoming, name, at, &mut ends);
+        self.contained -= u32::from(marks.tolerate.is_some());
+        self.join(ends, marks, incoming, name)
+    }
+
+    /// The members of a group; those of a group among them are members too.
+    fn members(
+        &mut self,
+        members: &[Canvas],
+        incoming: &Incoming,
+        name: &str,
+        at: &Path,
+        ends: &mut Vec<StepNo>,
+    ) {
+        for (n, member) in members.iter().enumerate() {
+            let (name, at) = (below(name, n + 1), at.index(n));
+            match &member.shape {
+                Shape::Group(inner) if member.marks == Marks::default() => {
+                    self.members(inner, incoming, &name, &at.key("group"), ends);
+                }
+                _ => ends.push(self.expression(member, incoming, &name, &at)),
+            }
+        }
+    }
+
+    fn chord(
+        &mut self,
+        (header, body): (&[Canvas], &Canvas),
+        marks: &Marks,
+        incoming: &Incoming,
+        name: &str,
+        at: &Path,
+    ) -> StepNo {
+        let at = at.key("chord");
+        let passed = match header {
+            [] => incoming.with(empty_list()),
+            header => {
+                let of_header = Marks { tolerate: marks.tolerate, ..Marks::default() };
+                let name = join_names(name, "header");
+                let at = at.key("header");
+                Incoming::of(self.group(header, &of_header, incoming, &name, &at))
+            }
+        };
+        self.expression(body, &passed, &join_names(name, "body"), &at.key("body"))
+    }
+
+    /// Calls of a kind side by side, which take nothing that is passed on.
+    fn calls(
+        &mut self,
+        kind: &str,
+        items: &[Vec<Tree>],
+        incoming: &Incoming,
+        name: &str,
+        at: &Path,
+    ) -> StepNo {
+        if items.is_empty() {
+            return self.pass(empty_list(), incoming, name);
+        }
+        let alone = Incoming { args: vec![], kwargs: vec![], ..incoming.clone() };
+        let mut ends = vec![];
+        for (n, args) in (1..).zip(items) {
+            let signature = Signature {
+                kind: kind.to_owned(),
+                args: args.clone(),
+                ..Signature::default()
+            };
+            ends.push(self.call(&signature, &alone, &below(name, n), at));
+        }
+        self.join(ends, &Marks::default(), incoming, name)
+    }
+
+    /// The step that has the list of a fan-out.
+    fn join(
+        &mut self,
+        ends: Vec<StepNo>,
+        marks: &Marks,
+        incoming: &Incoming,
+        name: &str,
+    ) -> StepNo {
+        if ends.is_empty() {
+            return self.pass(empty_list(), incoming, name);
+        }
+        let tolerate = marks.tolerate;
+        // What comes before is a need too: where that was skipped, so is the list, and where
+        // only the members were, it is a list of nulls.
+        let before = incoming.after.clone();
+        let rule = match tolerate {
+            // Who tolerates failures waits for all of them.
+            Some(_) => Rule::Gathered,
+            None if before.is_empty() => Rule::NoneFailed,
+            None => Rule::Joined,
+        };
+        let guard = self.guard([before, ends.clone()].concat(), rule);
+        let action = Action::Pass { value: Flow::List(ends), tolerate };
+        self.add(join_names(name, "join"), None, action, guard, Policy::default())
+    }
+
+    /// A step that has a value and runs nothing.
+    fn pass(&mut self, value: Flow, incoming: &Incoming, name: &str) -> StepNo {
+        let guard = self.guard(incoming.after.clone(), Rule::AllSucceeded);
+        let action = Action::Pass { value, tolerate: None };
+        self.add(join_names(name, "pass"), None, action, guard, Policy::default())
+    }
+
+    fn guard(&self, after: Vec<StepNo>, rule: Rule) -> Guard {
+        let name = |no: StepNo| self.builder.drafts[no as usize].step.name.clone();
+        let needs = after.into_iter().map(name).collect();
+        Guard { needs, rule, conditions: vec![] }
+    }
+
+    fn add(
+        &mut self,
+        name: String,
+        title: Option<String>,
+        action: Action,
+        guard: Guard,
+        policy: Policy,
+    ) -> StepNo {
+        let no = StepNo::try_from(self.builder.drafts.len()).unwrap_or(StepNo::MAX);
+        let contained = self.contained > 0;
+        let policy = self.builder.policy(Policy { contained, ..policy });
+        self.builder.add(name, title, action, guard, 0, policy);
+        self.own.push(no);
+        no
+    }
+}
+
+fn empty_list() -> Flow {
+    Flow::Given(Dynamic::new(Tree::List(vec![]).to_raw()))
+}
+
+/// The name of the `n`th part of an expression.
+fn below(name: &str, n: usize) -> String {
+    join_names(name, &n.to_string())
+}
+
+fn join_names(name: &str, part: &str) -> String {
+    if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") }
+}

@@ -1,0 +1,201 @@
+//! The canvas: chain, group, chord, map, starmap and chunks, with the meaning that Celery
+//! gives to these words.
+//!
+//! A canvas is data: it is read from a project document, or built in code, and lowered to
+//! the same plan as tasks. Values flow from step to step as arguments; nothing in it is run
+//! before it is a plan. A fan-out of any width yields a list in the order in which it is
+//! written.
+
+mod lower;
+mod write;
+
+use std::collections::BTreeMap;
+
+pub(crate) use self::lower::{Called, lower};
+use crate::{Error, plan::Amount, spec::Tree};
+
+/// The deepest nesting of canvases.
+pub const MAX_DEPTH: usize = 64;
+
+/// An expression of a canvas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Canvas {
+    /// What it is.
+    pub shape: Shape,
+    /// What follows it, and how it is treated.
+    pub marks: Marks,
+}
+
+/// What an expression of a canvas is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// One call of a kind.
+    Call(Signature),
+    /// One after the other: the value of each is passed on to the next.
+    Chain(Vec<Canvas>),
+    /// Side by side, with the same incoming value; the value is the list of theirs.
+    Group(Vec<Canvas>),
+    /// A group, whose list is passed on to a body.
+    Chord {
+        /// The members of the group.
+        header: Vec<Canvas>,
+        /// What gets the list.
+        body: Box<Canvas>,
+    },
+    /// A call of a kind for each item, side by side; the value is the list of theirs.
+    Map {
+        /// The kind.
+        kind: String,
+        /// The argument of each call.
+        items: Vec<Tree>,
+    },
+    /// The same, with a list of arguments for each call.
+    Starmap {
+        /// The kind.
+        kind: String,
+        /// The arguments of each call.
+        items: Vec<Vec<Tree>>,
+    },
+    /// The same in parts; the value is a list of the lists of the parts.
+    Chunks {
+        /// The kind.
+        kind: String,
+        /// The arguments of each call.
+        items: Vec<Vec<Tree>>,
+        /// How many calls make a part.
+        size: usize,
+    },
+}
+
+/// One call of a kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Signature {
+    /// The kind.
+    pub kind: String,
+    /// Arguments by position; the value passed on goes before them.
+    pub args: Vec<Tree>,
+    /// Arguments by name; incoming ones go over them.
+    pub kwargs: Vec<(String, Tree)>,
+    /// Whether the value passed on is ignored.
+    pub immutable: bool,
+    /// Retry, time limits, queue, delay and the like, as in a document.
+    pub options: Vec<(String, Tree)>,
+}
+
+/// What follows an expression, and how it is treated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Marks {
+    /// Run once when it has succeeded, with its value.
+    pub on_success: Vec<Canvas>,
+    /// Run once when all of it has ended and something failed, with the record of that.
+    pub on_failure: Vec<Canvas>,
+    /// Free labels of all its steps.
+    pub labels: BTreeMap<String, String>,
+    /// How many members of a group or header may fail.
+    pub tolerate: Option<Amount>,
+}
+
+impl Canvas {
+    /// An expression without marks.
+    pub fn new(shape: Shape) -> Self {
+        Self { shape, marks: Marks::default() }
+    }
+
+    /// A call of a kind.
+    pub fn call(
+        kind: impl Into<String>,
+        args: impl IntoIterator<Item = serde_json::Value>,
+    ) -> Self {
+        let args = args.into_iter().map(|value| Tree::from(&value)).collect();
+        let signature = Signature { kind: kind.into(), args, ..Signature::default() };
+        Self::new(Shape::Call(signature))
+    }
+
+    /// One after the other.
+    pub fn chain(steps: impl IntoIterator<Item = Self>) -> Self {
+        Self::new(Shape::Chain(steps.into_iter().collect()))
+    }
+
+    /// Side by side.
+    pub fn group(members: impl IntoIterator<Item = Self>) -> Self {
+        Self::new(Shape::Group(members.into_iter().collect()))
+    }
+
+    /// Side by side, and then a body.
+    pub fn chord(header: impl IntoIterator<Item = Self>, body: Self) -> Self {
+        let header = header.into_iter().collect();
+        Self::new(Shape::Chord { header, body: Box::new(body) })
+    }
+
+    /// Ignores the value that is passed on to it. Only a call passes anything by.
+    #[must_use]
+    pub fn immutable(mut self) -> Self {
+        if let Shape::Call(signature) = &mut self.shape {
+            signature.immutable = true;
+        }
+        self
+    }
+
+    /// Sets an argument of a call by name.
+    #[must_use]
+    pub fn kwarg(mut self, name: impl Into<String>, value: &serde_json::Value) -> Self {
+        if let Shape::Call(signature) = &mut self.shape {
+            signature.kwargs.push((name.into(), Tree::from(value)));
+        }
+        self
+    }
+
+    /// Sets an option of a call, such as `retry` or `queue`, as in a document.
+    #[must_use]
+    pub fn option(
+        mut self,
+        name: impl Into<String>,
+        value: &serde_json::Value,
+    ) -> Self {
+        if let Shape::Call(signature) = &mut self.shape {
+            signature.options.push((name.into(), Tree::from(value)));
+        }
+        self
+    }
+
+    /// Runs another expression once when this one has succeeded, with its value.
+    #[must_use]
+    pub fn on_success(mut self, callback: Self) -> Self {
+        self.marks.on_success.push(callback);
+        self
+    }
+
+    /// Runs another expression once when this one has failed, with the record of that.
+    #[must_use]
+    pub fn on_failure(mut self, callback: Self) -> Self {
+        self.marks.on_failure.push(callback);
+        self
+    }
+
+    /// Labels all steps of the expression.
+    #[must_use]
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.marks.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Lets so many members of a group or header fail.
+    #[must_use]
+    pub fn tolerate(mut self, amount: Amount) -> Self {
+        self.marks.tolerate = Some(amount);
+        self
+    }
+
+    /// Reads an expression as it stands under `canvas:` in a document.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with all findings.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        crate::spec::read_canvas(text).map_err(Error::Invalid)
+    }
+
+    /// Whether it is a group without members.
+    fn is_empty_group(&self) -> bool {
+        matches!(&self.shape, Shape::Group(members) if members.is_empty())
+    }
+}

@@ -1,0 +1,228 @@
+//! What flows along a canvas, put together from outputs: the arguments of a call, the list
+//! of a group, the record of a failure.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::bind::{Binder, Bound, Input, Spot};
+use crate::{
+    Kinds, StepError,
+    call::Form,
+    plan::{Action, Amount, Call, Flow, StepNo},
+    run::{Output, StepState},
+};
+
+/// One failed step, as error handlers and tolerant lists see it.
+#[derive(Serialize)]
+struct Failed<'e> {
+    step: String,
+    kind: String,
+    code: &'e str,
+    message: &'e str,
+    attempts: u32,
+}
+
+/// What an error handler is told: the first failure, and all of them.
+#[derive(Serialize)]
+struct Record<'r, 'e> {
+    #[serde(flatten)]
+    first: &'r Failed<'e>,
+    failed: &'r [Failed<'e>],
+}
+
+impl Binder<'_> {
+    /// The input of a call.
+    pub(super) fn call(
+        mut self,
+        no: StepNo,
+        kind: &str,
+        call: &Call,
+        kinds: &Kinds,
+    ) -> Bound<Input> {
+        let form = kinds.get(kind).map_or(Form::Value, |handler| handler.form());
+        let spot = self.spot(no);
+        let bound = (|| {
+            let args = call
+                .args
+                .iter()
+                .map(|flow| self.flow(flow, spot))
+                .collect::<Result<Vec<_>, _>>()?;
+            let kwargs = call
+                .kwargs
+                .iter()
+                .map(|(name, flow)| Ok((name.as_str(), self.flow(flow, spot)?)))
+                .collect::<Result<Vec<_>, StepError>>()?;
+            match self.missing.is_empty() {
+                true => form.arrange(kind, &args, &kwargs).map(Some),
+                false => Ok(None),
+            }
+        })();
+        self.bound(bound)
+    }
+
+    /// The value that a step passes on.
+    pub(super) fn pass(
+        mut self,
+        no: StepNo,
+        value: &Flow,
+        tolerate: Option<Amount>,
+    ) -> Bound<Input> {
+        let spot = self.spot(no);
+        if let (Flow::List(list), Some(tolerate)) = (value, tolerate)
+            && let Err(error) = self.tolerated(list, tolerate, spot)
+        {
+            return Bound::Failed(error);
+        }
+        let bound = self.flow(value, spot).map(|value| Some((*value).to_owned()));
+        self.bound(bound)
+    }
+
+    /// The value of a canvas.
+    pub(super) fn value(mut self, value: &Flow) -> Bound<Input> {
+        let spot = Spot { plan: self.run.plan(), base: 0, no: 0 };
+        let bound = self.flow(value, spot).map(|value| Some((*value).to_owned()));
+        self.bound(bound)
+    }
+
+    fn bound(
+        &mut self,
+        value: Result<Option<Box<RawValue>>, StepError>,
+    ) -> Bound<Input> {
+        if !self.missing.is_empty() {
+            let missing = std::mem::take(&mut self.missing);
+            return Bound::Missing(missing.into_iter().collect());
+        }
+        match value {
+            Ok(with) => {
+                let with = with.unwrap_or_else(|| RawValue::NULL.to_owned());
+                Bound::Value(Input { with, secrets: std::mem::take(&mut self.secrets) })
+            }
+            Err(error) => Bound::Failed(error),
+        }
+    }
+
+    fn flow(&mut self, flow: &Flow, spot: Spot<'_>) -> Result<Output, StepError> {
+        match flow {
+            Flow::Given(dynamic) => {
+                let mut secrets = std::mem::take(&mut self.secrets);
+                let scope = self.run.step(spot.no).scope;
+                match self.render(dynamic, scope, spot) {
+                    Bound::Value(input) => {
+                        secrets.extend(input.secrets);
+                        self.secrets = secrets;
+                        Ok(Arc::from(input.with))
+                    }
+                    Bound::Missing(steps) => {
+                        self.missing.extend(steps);
+                        Ok(Arc::from(RawValue::NULL.to_owned()))
+                    }
+                    Bound::Failed(error) => Err(error),
+                }
+            }
+            Flow::Output(no) => self.assembled(spot.base + no),
+            Flow::List(list) => {
+                let mut values = Vec::with_capacity(list.len());
+                for no in list {
+                    values.push(self.slot(spot.base + no)?);
+                }
+                crate::to_raw(&values).map(Arc::from)
+            }
+            Flow::Failure(_) => {
+                let failed = self.failures(spot.no);
+                let first = failed.first();
+                let record = first.map(|first| Record { first, failed: &failed });
+                crate::to_raw(&record).map(Arc::from)
+            }
+        }
+    }
+
+    /// The value of a member: that of its last step, or why there is none.
+    fn slot(&mut self, no: StepNo) -> Result<Output, StepError> {
+        if !self.run.step_state(no).is_failure() {
+            return self.assembled(no);
+        }
+        #[derive(Serialize)]
+        struct Slot<'e> {
+            error: Failed<'e>,
+        }
+        let root = self.root(no).unwrap_or(no);
+        let slot = Slot { error: self.failed(root) };
+        crate::to_raw(&slot).map(Arc::from)
+    }
+
+    /// The failure that a step has suffered from: the first one upstream.
+    fn root(&self, no: StepNo) -> Option<StepNo> {
+        let mut at = no;
+        // Needs come before their dependents, so this ends.
+        while self.run.step_state(at) == StepState::UpstreamFailed {
+            at = self
+                .run
+                .needs(at)
+                .find(|need| self.run.step_state(*need).is_failure())?;
+        }
+        Some(at)
+    }
+
+    fn failed(&self, no: StepNo) -> Failed<'_> {
+        let view = self.run.view(no);
+        Failed {
+            step: self.run.name(no),
+            kind: self.run.step(no).kind().to_owned(),
+            code: view.error.map_or("", |error| &error.code),
+            message: view.error.map_or("", |error| &error.message),
+            attempts: view.attempt,
+        }
+    }
+
+    /// Whether a step has nothing to pass on: no failure of its scope is its own.
+    pub(super) fn is_idle(&self, no: StepNo) -> bool {
+        let Action::Pass { value: Flow::Failure(end), .. } = &self.run.step(no).action
+        else {
+            return false;
+        };
+        let end = self.spot(no).base + end;
+        !self.run.step_state(end).is_failure() || self.failures(no).is_empty()
+    }
+
+    /// What failed by itself among the needs of a step, in the order of the document.
+    fn failures(&self, no: StepNo) -> Vec<Failed<'_>> {
+        let own = |no: &StepNo| {
+            let state = self.run.step_state(*no);
+            state.is_failure() && state != StepState::UpstreamFailed
+        };
+        let mut failed: Vec<StepNo> = self.run.needs(no).filter(own).collect();
+        failed.sort_unstable();
+        failed.into_iter().map(|no| self.failed(no)).collect()
+    }
+
+    /// Whether so few members of a list failed that it counts.
+    fn tolerated(
+        &self,
+        list: &[StepNo],
+        tolerate: Amount,
+        spot: Spot<'_>,
+    ) -> Result<(), StepError> {
+        let member = |no: &StepNo| list.contains(&(no - spot.base));
+        let is_failed = |no: &StepNo| self.run.step_state(*no).is_failure();
+        if self.run.needs(spot.no).any(|need| !member(&need) && is_failed(&need)) {
+            let message = "what the group was to run with failed";
+            return Err(StepError::fail("upstream_failed", message));
+        }
+        let of = list.iter().map(|no| spot.base + no);
+        let failed = of.clone().filter(is_failed).count();
+        let failed = u32::try_from(failed).unwrap_or(u32::MAX);
+        let total = u32::try_from(list.len()).unwrap_or(u32::MAX);
+        if failed <= tolerate.at_most_of(total) {
+            return Ok(());
+        }
+        let names: Vec<String> =
+            of.filter(is_failed).take(10).map(|no| self.run.name(no)).collect();
+        let message = format!(
+            "{failed} of {total} members failed, {tolerate} may: {}",
+            names.join(", ")
+        );
+        Err(StepError::fail("members_failed", message))
+    }
+}
