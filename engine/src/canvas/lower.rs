@@ -361,12 +361,7 @@ impl Lowering<'_> {
         // What comes before is a need too: where that was skipped, so is the list, and where
         // only the members were, it is a list of nulls.
         let before = incoming.after.clone();
-        let rule = match tolerate {
-            // Who tolerates failures waits for all of them.
-            Some(_) => Rule::Gathered,
-            None if before.is_empty() => Rule::NoneFailed,
-            None => Rule::Joined,
-        };
+        let rule = if before.is_empty() { Rule::NoneFailed } else { Rule::Joined };
         let guard = self.guard([before, ends.clone()].concat(), rule);
         let action = Action::Pass { value: Flow::List(ends), tolerate };
         self.add(join_names(name, "join"), None, action, guard, Policy::default())

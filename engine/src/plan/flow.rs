@@ -51,6 +51,17 @@ impl Flow {
 }
 
 impl Action {
+    /// Whether the failure of a step is judged here, among those of other members.
+    pub fn tolerates(&self, no: StepNo) -> bool {
+        match self {
+            // Members stand in the order of their numbers.
+            Self::Pass { value: Flow::List(list), tolerate: Some(_) } => {
+                list.binary_search(&no).is_ok()
+            }
+            _ => false,
+        }
+    }
+
     /// What flows into it.
     pub fn flows(&self) -> impl Iterator<Item = &Flow> {
         let (call, value) = match self {

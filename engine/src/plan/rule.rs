@@ -67,9 +67,6 @@ pub enum Rule {
     AtLeast(Amount),
     /// The join of a template: no last step failed and one succeeded.
     Joined,
-    /// The join of a fan-out that tolerates failures: every need ended, and not all were
-    /// skipped.
-    Gathered,
     /// What is called after a failure: every need ended, and one failed.
     DoneWithFailure,
 }
@@ -137,7 +134,6 @@ impl Rule {
             Self::AllDone => open == 0,
             Self::AnySucceeded => needs.succeeded > 0,
             Self::AnyFailed => needs.failed + needs.allowed > 0,
-            Self::Gathered => open == 0 && needs.skipped < needs.total,
             Self::DoneWithFailure => open == 0 && needs.failed + needs.allowed > 0,
             Self::AtLeast(amount) => needs.succeeded >= amount.at_least_of(needs.total),
             Self::Joined => {
@@ -155,7 +151,6 @@ impl Rule {
             Self::AllDone
             | Self::AnyFailed
             | Self::AnySucceeded
-            | Self::Gathered
             | Self::DoneWithFailure => open == 0,
             Self::AtLeast(amount) => {
                 needs.succeeded + open < amount.at_least_of(needs.total)
@@ -172,7 +167,6 @@ impl Rule {
             | Self::NoneFailed
             | Self::AllDone
             | Self::AnyFailed
-            | Self::Gathered
             | Self::DoneWithFailure
             | Self::Joined => needs.failed,
         };

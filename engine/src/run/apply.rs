@@ -162,7 +162,8 @@ impl Run {
         // the join of a template: there the failure lies inside.
         let own = state != StepState::UpstreamFailed
             || matches!(self.step(need).action, Action::Join { .. });
-        let allowed = own && self.policy(need).allow_failure;
+        let allowed = (own && self.policy(need).allow_failure)
+            || self.step(dependent).action.tolerates(need - self.base(need));
         let needs = &mut self.nodes[dependent as usize].needs;
         match state {
             StepState::Succeeded => needs.succeeded += 1,

@@ -90,7 +90,7 @@ impl Run {
     }
 
     /// What to add to a number of the body of `no`'s item to get a step number.
-    fn base(&self, no: StepNo) -> StepNo {
+    pub(super) fn base(&self, no: StepNo) -> StepNo {
         match self.place(no) {
             Place::Plan => 0,
             Place::Child { base, .. } => base,

@@ -6,6 +6,7 @@ mod canvas;
 #[expect(dead_code, reason = "these tests stop no server")]
 #[path = "../../../engine/tests/it/cluster.rs"]
 mod cluster;
+mod laws;
 
 use std::process::Command;
 
