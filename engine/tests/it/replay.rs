@@ -56,6 +56,48 @@ on_both! {
         engine.shutdown().await;
     }
 
+    async fn a_canvas_is_replayed_from_what_failed(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let document = "
+canvas:
+  chain:
+    - group: [[work, 1], { kind: work, args: [2], on_failure: [[work]] }, [work, 3]]
+    - [work]
+";
+        let project = engine.submit(yaml(document)).await.unwrap();
+        for call in stage.next_of(3).await {
+            match call.input == json!(2) {
+                true => call.fail(StepError::fail("broken", "for now")),
+                false => {
+                    let value = call.input.clone();
+                    call.succeed(value);
+                }
+            }
+        }
+        let handler = stage.next().await;
+        assert_eq!(handler.input["step"], "1.2.work");
+        handler.succeed(json!("told"));
+        assert_eq!(ended(&project).await.state.as_str(), "failed");
+        let plan = project.plan_replay().await.unwrap();
+        let run = |it: &&dandori::ReplayStep| it.action == "run";
+        let names: Vec<_> = plan.steps.iter().filter(run).map(|it| &*it.name).collect();
+        assert_eq!(
+            names,
+            ["1.2.work", "1.2.failure", "1.2.on_failure.1.work", "1.join", "2.work"]
+        );
+        project.replay(plan).await.unwrap();
+        let again = stage.next().await;
+        assert_eq!(again.step(), "1.2.work");
+        again.succeed(json!(2));
+        let last = stage.next().await;
+        assert_eq!((last.step(), &last.input), ("2.work", &json!([1, 2, 3])));
+        last.succeed(json!("done"));
+        let view = ended(&project).await;
+        assert_eq!(view.output.unwrap().get(), r#""done""#);
+        engine.shutdown().await;
+    }
+
     async fn a_cancelled_project_goes_on_where_it_was(backend) {
         let stage = Stage::on(backend);
         let engine = stage.engine().await;
