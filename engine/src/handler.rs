@@ -161,7 +161,7 @@ impl fmt::Debug for dyn Handler {
 pub fn handler_fn<In, Out, F, Fut>(
     kind: impl Into<Cow<'static, str>>,
     function: F,
-) -> impl Handler
+) -> FunctionHandler<In, Out, F>
 where
     In: DeserializeOwned + Send + 'static,
     Out: Serialize + Send + 'static,
@@ -171,10 +171,24 @@ where
     FunctionHandler { kind: kind.into(), function, types: PhantomData::<fn(In) -> Out> }
 }
 
-struct FunctionHandler<In, Out, F> {
+/// A handler made of a function, see [`handler_fn`].
+pub struct FunctionHandler<In, Out, F> {
     kind: Cow<'static, str>,
     function: F,
     types: PhantomData<fn(In) -> Out>,
+}
+
+impl<In, Out, F> fmt::Debug for FunctionHandler<In, Out, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FunctionHandler({})", self.kind)
+    }
+}
+
+impl<In: DeserializeOwned, Out, F> FunctionHandler<In, Out, F> {
+    /// The kind with its types, for a typed canvas.
+    pub fn step(&self) -> crate::canvas::Step<In, Out> {
+        crate::canvas::Step::named(self.kind.clone())
+    }
 }
 
 #[async_trait]

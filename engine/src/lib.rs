@@ -110,8 +110,8 @@ pub use crate::{
     error::Error,
     failure::{ErrorClass, StepError, StepResultExt},
     handler::{
-        Context, Handler, Kinds, Outcome, Parameter, State, handler_fn, parse_input,
-        to_raw,
+        Context, FunctionHandler, Handler, Kinds, Outcome, Parameter, State,
+        handler_fn, parse_input, to_raw,
     },
     id::{InvalidId, ProjectId, SessionId},
     project::{ProjectHandle, ReplayPlan, ReplayStep, Steered},

@@ -72,6 +72,14 @@ impl Project {
         self
     }
 
+    /// A project that is a typed canvas, whose first steps wait for nothing.
+    pub fn new<Out>(
+        name: impl Into<String>,
+        flow: crate::canvas::Flow<(), Out>,
+    ) -> Self {
+        Self::from_canvas(name, flow.into_canvas())
+    }
+
     /// A project that is a canvas.
     pub fn from_canvas(name: impl Into<String>, canvas: Canvas) -> Self {
         let mut project = Self::named(name);

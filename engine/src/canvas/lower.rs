@@ -204,6 +204,7 @@ impl Lowering<'_> {
                 call.kwargs.push((name.clone(), given(value)));
             }
         }
+        call.whole = signature.whole;
         let called = Called {
             signature,
             args: call.args.len(),

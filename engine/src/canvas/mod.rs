@@ -1,17 +1,22 @@
 //! The canvas: chain, group, chord, map, starmap and chunks, with the meaning that Celery
 //! gives to these words.
 //!
-//! A canvas is data: it is read from a project document, or built in code, and lowered to
-//! the same plan as tasks. Values flow from step to step as arguments; nothing in it is run
+//! A canvas is data: it is read from a project document, or built in code ([`Canvas`]; with
+//! types [`Flow`]), and lowered to the same plan as tasks. Values flow from step to step as arguments; nothing in it is run
 //! before it is a plan. A fan-out of any width yields a list in the order in which it is
 //! written.
 
 mod lower;
+mod typed;
 mod write;
 
 use std::collections::BTreeMap;
 
 pub(crate) use self::lower::{Called, lower};
+pub use self::typed::{
+    Arguments, FailedStep, Failure, Flow, Member, Members, Step, chord, chunks, group,
+    group_tolerating, map,
+};
 use crate::{Error, plan::Amount, spec::Tree};
 
 /// The deepest nesting of canvases.
@@ -78,6 +83,8 @@ pub struct Signature {
     pub kwargs: Vec<(String, Tree)>,
     /// Whether the value passed on is ignored.
     pub immutable: bool,
+    /// Whether its one argument is the input itself, and not the first part of it.
+    pub whole: bool,
     /// Retry, time limits, queue, delay and the like, as in a document.
     pub options: Vec<(String, Tree)>,
 }

@@ -73,6 +73,9 @@ fn call(signature: &Signature, of: &Marks) -> Tree {
     if signature.immutable {
         entries.extend(entry("immutable", Tree::Bool(true)));
     }
+    if signature.whole {
+        entries.extend(entry("whole", Tree::Bool(true)));
+    }
     if !signature.options.is_empty() {
         entries.extend(entry("options", Tree::Map(signature.options.clone())));
     }

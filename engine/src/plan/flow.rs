@@ -30,6 +30,9 @@ pub struct Call {
     /// By name, each name once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kwargs: Vec<(String, Flow)>,
+    /// Whether the one argument is the input itself.
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub whole: bool,
 }
 
 impl Call {

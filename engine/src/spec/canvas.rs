@@ -20,7 +20,7 @@ use crate::{
 const SHAPES: &[&str] =
     &["kind", "chain", "group", "chord", "map", "starmap", "chunks"];
 const MARKS: &[&str] = &["on_success", "on_failure", "labels", "siblings", "tolerate"];
-const SIGNATURE: &[&str] = &["kind", "args", "kwargs", "immutable", "options"];
+const SIGNATURE: &[&str] = &["kind", "args", "kwargs", "immutable", "whole", "options"];
 const SUCH_AS: &str = "write a call such as `[add, 1, 2]` or `{ kind: add, args: [1, 2] }`, \
                        or one of chain, group, chord, map, starmap, chunks";
 
@@ -98,6 +98,9 @@ fn signature(
             "kwargs" => signature.kwargs = findings.map(value, &here).to_vec(),
             "immutable" => {
                 signature.immutable = findings.boolean(value, &here).unwrap_or(false);
+            }
+            "whole" => {
+                signature.whole = findings.boolean(value, &here).unwrap_or(false);
             }
             "options" => {
                 options(value, &here, findings);

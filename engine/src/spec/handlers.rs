@@ -5,7 +5,7 @@ use super::{
     graph::from_problem, names::check_name, reader::At,
 };
 use crate::{
-    Handler, Parameter,
+    Form, Handler, Parameter,
     canvas::Called,
     plan::{Problem, nearest},
 };
@@ -76,13 +76,17 @@ impl Compiler<'_> {
             return self.findings.add_path(found, called.at.clone());
         };
         let names = called.kwargs.iter().copied();
-        if let Err(message) = handler.form().check(kind, called.args, names) {
+        let form = if called.signature.whole { Form::Value } else { handler.form() };
+        if let Err(message) = form.check(kind, called.args, names) {
             let (wrong, help) = match message.split_once("; ") {
                 Some((wrong, help)) => (wrong.to_owned(), help.to_owned()),
                 None => (message, "correct the arguments".to_owned()),
             };
             let found = Diagnostic::error("bad_arguments", wrong).help(help);
             return self.findings.add_path(found, called.at.clone());
+        }
+        if called.signature.whole {
+            return;
         }
         let parameters = handler.parameters().unwrap_or_default();
         for (place, parameter) in parameters.iter().enumerate() {

@@ -41,7 +41,10 @@ impl Binder<'_> {
         call: &Call,
         kinds: &Kinds,
     ) -> Bound<Input> {
-        let form = kinds.get(kind).map_or(Form::Value, |handler| handler.form());
+        let form = match kinds.get(kind) {
+            Some(handler) if !call.whole => handler.form(),
+            _ => Form::Value,
+        };
         let spot = self.spot(no);
         let bound = (|| {
             let args = call

@@ -96,7 +96,7 @@ const EVERY_CANVAS: &str = r#"{
         "chain": [
             ["add", 1],
             {
-                "kind": "add", "args": [1], "kwargs": {"y": 2}, "immutable": true,
+                "kind": "add", "args": [1], "kwargs": {"y": 2}, "immutable": true, "whole": false,
                 "options": {
                     "retry": {"max_retries": 2}, "timeout": "5s", "start_before": "1h",
                     "delay": "1s", "not_before": "2026-12-01T08:00:00Z", "queue": "q",

@@ -7,6 +7,7 @@ mod canvas;
 #[path = "../../../engine/tests/it/cluster.rs"]
 mod cluster;
 mod laws;
+mod typed;
 
 use std::process::Command;
 

@@ -1,0 +1,159 @@
+//! The cases that types permit, through the typed canvas.
+
+use std::num::NonZeroUsize;
+
+use dandori::{
+    Canvas, Context, Engine, EngineBuilder, Project, StepError,
+    canvas::{
+        Failure, Flow, Member, Step, chord, chunks, group, group_tolerating, map,
+    },
+    handler_fn,
+    plan::Amount,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::cluster::Cluster;
+
+#[derive(Deserialize, Serialize)]
+struct Page {
+    url: String,
+    words: i64,
+}
+
+/// The steps of these tests.
+struct Kinds {
+    add: Step<(i64, i64), i64>,
+    id: Step<i64, i64>,
+    sum: Step<Vec<i64>, i64>,
+    fail: Step<i64, i64>,
+    fetch: Step<String, Page>,
+    count: Step<Page, i64>,
+    pair: Step<(i64, Page), String>,
+    told: Step<Failure, String>,
+    slots: Step<Vec<Member<i64>>, Vec<bool>>,
+}
+
+fn kinds(builder: EngineBuilder) -> (EngineBuilder, Kinds) {
+    let add = handler_fn("t.add", async |_: Context, (x, y): (i64, i64)| Ok(x + y));
+    let id = handler_fn("t.id", async |_: Context, x: i64| Ok(x));
+    let sum = handler_fn("t.sum", async |_: Context, it: Vec<i64>| Ok(it.iter().sum()));
+    let fail = handler_fn("t.fail", async |_: Context, x: i64| {
+        Err::<i64, _>(StepError::fail("broken", x))
+    });
+    let fetch = handler_fn("t.fetch", async |_: Context, url: String| {
+        Ok(Page { words: i64::try_from(url.len()).unwrap(), url })
+    });
+    let count = handler_fn("t.count", async |_: Context, page: Page| Ok(page.words));
+    let pair = handler_fn("t.pair", async |_: Context, (n, page): (i64, Page)| {
+        Ok(format!("{n} {}", page.url))
+    });
+    let told = handler_fn("t.told", async |ctx: Context, failure: Failure| {
+        ctx.log(format!("{} {}", failure.first.step, failure.failed.len()));
+        Ok(failure.first.message)
+    });
+    let slots = handler_fn("t.slots", async |_: Context, it: Vec<Member<i64>>| {
+        Ok(it.iter().map(|it| matches!(it, Member::Value(_))).collect())
+    });
+    let typed = Kinds {
+        add: add.step(),
+        id: id.step(),
+        sum: sum.step(),
+        fail: fail.step(),
+        fetch: fetch.step(),
+        count: count.step(),
+        pair: pair.step(),
+        told: told.step(),
+        slots: slots.step(),
+    };
+    let builder = builder.handler(add).handler(id).handler(sum).handler(fail);
+    let builder = builder.handler(fetch).handler(count).handler(pair);
+    (builder.handler(told).handler(slots), typed)
+}
+
+async fn value<T: DeserializeOwned>(engine: &Engine, flow: Flow<(), T>) -> Option<T> {
+    // What is built is what is read.
+    let canvas = flow.clone().into_canvas();
+    let text = serde_json::to_string(&canvas).unwrap();
+    assert_eq!(Canvas::from_json(&text).unwrap(), canvas);
+    let handle = engine.submit(Project::new("typed", flow)).await.unwrap();
+    let view = handle.wait().await.unwrap();
+    view.output.map(|output| serde_json::from_str(output.get()).unwrap())
+}
+
+async fn all(builder: EngineBuilder) {
+    let (builder, k) = kinds(builder);
+    let engine = builder.start().await.unwrap();
+    let add = |x, y| k.add.bind(&(x, y)).unwrap();
+    let plus = |y| k.add.partial(&(y,)).unwrap();
+    let id = |x| k.id.bind(&x).unwrap();
+
+    // 1, 5, 11
+    let chain = add(4, 4).then(plus(8)).then(plus(16));
+    assert_eq!(value(&engine, chain).await, Some(32));
+    let inner = plus(4).then(plus(8));
+    assert_eq!(value(&engine, add(2, 2).then(inner)).await, Some(16));
+    let ignoring = add(2, 2).then(add(8, 8).ignoring_input());
+    assert_eq!(value(&engine, ignoring).await, Some(16));
+    // 25, 29, 36: what a group is made of stays what it is.
+    assert_eq!(value(&engine, group([add(2, 2), add(4, 4)])).await, Some(vec![4, 8]));
+    let nested = group([group([id(1), id(2)]), group([id(3)])]);
+    assert_eq!(value(&engine, nested).await, Some(vec![vec![1, 2], vec![3]]));
+    let mixed = group((id(1), k.fetch.bind(&"tide".to_owned()).unwrap()));
+    assert_eq!(value(&engine, mixed.then(k.pair.take())).await.unwrap(), "1 tide");
+    // 40, 47, 58
+    let fan = id(42).then(group([k.id.take(), plus(1)]));
+    assert_eq!(value(&engine, fan).await, Some(vec![42, 43]));
+    let barrier = add(1, 0)
+        .then(group([plus(1), plus(1)]))
+        .then(group([k.sum.take(), k.sum.take()]))
+        .then(k.sum.take());
+    assert_eq!(value(&engine, barrier).await, Some(8));
+    let one = add(2, 2).then(group([plus(1)])).then(k.sum.take());
+    assert_eq!(value(&engine, one).await, Some(5));
+    // 61, 66, 81
+    assert_eq!(
+        value(&engine, chord([add(2, 2), add(4, 4)], k.sum.take())).await,
+        Some(12)
+    );
+    let wide: Vec<_> = (0..1000).map(id).collect();
+    assert_eq!(value(&engine, chord(wide, k.sum.take())).await, Some(499_500));
+    // 132
+    let triple = map(&k.add, [(1, 2), (3, 4)]).unwrap();
+    assert_eq!(value(&engine, triple).await, Some(vec![3, 7]));
+    let parts = chunks(&k.add, (0..7).map(|n| (n, n)), NonZeroUsize::new(3).unwrap());
+    let expected = vec![vec![0, 2, 4], vec![6, 8, 10], vec![12]];
+    assert_eq!(value(&engine, parts.unwrap()).await, Some(expected));
+    // A struct is passed on as it is.
+    let page = k.fetch.bind(&"https://a.example".to_owned()).unwrap();
+    assert_eq!(value(&engine, page.then(k.count.take())).await, Some(17));
+    let own = k.count.bind(&Page { url: String::new(), words: 3 }).unwrap();
+    assert_eq!(value(&engine, own).await, Some(3));
+    // 33: failures that are tolerated have a type.
+    let members = [id(1), k.fail.bind(&2).unwrap(), id(3)];
+    let flow = group_tolerating(members, Amount::Count(1)).then(k.slots.take());
+    assert_eq!(value(&engine, flow).await, Some(vec![true, false, true]));
+    // 112: options.
+    let patient = k.id.clone().option("retry", &json!({ "max_retries": 2 }));
+    assert_eq!(value(&engine, patient.bind(&7).unwrap()).await, Some(7));
+    // 14, 17: an error handler gets the record.
+    let broken = id(1).then(k.fail.take()).then(plus(1)).on_failure(k.told.take());
+    let handle =
+        engine.submit(Project::new("broken", broken.label("a", "b"))).await.unwrap();
+    let view = handle.wait().await.unwrap();
+    assert_eq!(view.state.as_str(), "failed");
+    let logs = handle.logs(None).await.unwrap();
+    assert_eq!(logs.iter().map(|it| &*it.line).collect::<Vec<_>>(), ["2.t.fail 1"]);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typed_cases_hold_on_sqlite() {
+    all(Engine::builder().temporary()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typed_cases_hold_on_postgres() {
+    let place = Cluster::shared().fresh();
+    all(Engine::builder().postgres(&place)).await;
+}
