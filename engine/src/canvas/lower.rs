@@ -5,13 +5,18 @@
 //! named by step numbers, so that a step costs its own arguments and nothing of the canvas
 //! around it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{Canvas, Marks, Shape, Signature};
 use crate::{
     plan::{Action, Call, Dynamic, Flow, Policy, Rule, StepNo},
     spec::{Builder, Guard, Path, Tree},
 };
+
+/// The most labels of a step: each step has those of all expressions around it.
+pub(crate) const MAX_LABELS: usize = 32;
+/// An incoming argument of more bytes is a step of its own.
+const INLINE_ARGUMENT: usize = 256;
 
 /// What is passed on to an expression.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +45,8 @@ pub(crate) struct Lowered {
     pub(crate) value: Flow,
     /// Expressions that mean nothing, and where they stand.
     pub(crate) skipped: Vec<Path>,
+    /// Where a step would have more labels than [`MAX_LABELS`].
+    pub(crate) crowded: Option<Path>,
 }
 
 /// A call as it is checked: its kind, how many arguments it gets, and the names of others.
@@ -59,14 +66,6 @@ pub(crate) fn lower(
     at: &Path,
     look: &mut dyn FnMut(&Called<'_>) -> (Policy, Option<String>),
 ) -> Lowered {
-    let incoming = Incoming {
-        args: args.iter().map(given).collect(),
-        kwargs: kwargs
-            .iter()
-            .map(|(name, value)| (name.clone(), given(value)))
-            .collect(),
-        ..Incoming::default()
-    };
     let mut lowering = Lowering {
         builder,
         look,
@@ -74,9 +73,12 @@ pub(crate) fn lower(
         own: vec![],
         contained: 0,
         labels: vec![],
+        crowded: None,
     };
+    let incoming = lowering.incoming(args, kwargs);
     let end = lowering.expression(canvas, &incoming, "", at);
-    Lowered { value: Flow::Output(end), skipped: lowering.skipped }
+    let Lowering { skipped, crowded, .. } = lowering;
+    Lowered { value: Flow::Output(end), skipped, crowded }
 }
 
 fn given(tree: &Tree) -> Flow {
@@ -93,9 +95,37 @@ struct Lowering<'l> {
     contained: u32,
     /// The labels of the expressions around.
     labels: Vec<BTreeMap<String, String>>,
+    crowded: Option<Path>,
 }
 
 impl Lowering<'_> {
+    /// The incoming value of the whole. What is large becomes a step, so that it is stored
+    /// once and not with every call that gets it.
+    fn incoming(&mut self, args: &[Tree], kwargs: &[(String, Tree)]) -> Incoming {
+        let mut incoming = Incoming::default();
+        let mut after = vec![];
+        let mut flow =
+            |lowering: &mut Self, name: &str, value: &Tree| match given(value) {
+                Flow::Given(dynamic) if dynamic.raw().get().len() > INLINE_ARGUMENT => {
+                    let value = Flow::Given(dynamic);
+                    let step = lowering.pass(value, &Incoming::default(), name);
+                    after.push(step);
+                    Flow::Output(step)
+                }
+                small => small,
+            };
+        for (n, value) in (1..).zip(args) {
+            let value = flow(self, &below("args", n), value);
+            incoming.args.push(value);
+        }
+        for (n, (name, value)) in (1..).zip(kwargs) {
+            let value = flow(self, &below("kwargs", n), value);
+            incoming.kwargs.push((name.clone(), value));
+        }
+        incoming.after = after;
+        incoming
+    }
+
     /// Lowers an expression with its callbacks; returns the step that has its value.
     fn expression(
         &mut self,
@@ -153,28 +183,31 @@ impl Lowering<'_> {
         name: &str,
         at: &Path,
     ) {
-        let (own, contained) = (self.own.len(), self.contained);
-        self.contained = 0;
+        let contained = std::mem::take(&mut self.contained);
         let succeeded = Incoming::of(end);
         let failed = match marks.on_failure.is_empty() {
             true => Incoming::default(),
             // One record for all handlers, once everything has ended.
             false => {
-                let guard =
-                    self.guard(self.own[first..].to_vec(), Rule::DoneWithFailure);
+                let steps = self.own.split_off(first);
+                let guard = self.guard(steps, Rule::DoneWithFailure);
                 let action = Action::Pass { value: Flow::Failure(end), tolerate: None };
                 let name = join_names(name, "failure");
+                // It stands for the scope where another one is around it.
+                self.own.push(end);
                 Incoming::of(self.add(name, None, action, guard, Policy::default()))
             }
         };
+        let own = self.own.len();
         for (key, callbacks, incoming) in [
             ("on_success", &marks.on_success, succeeded),
             ("on_failure", &marks.on_failure, failed),
         ] {
             let at = at.key(key);
+            let mut known = HashSet::new();
             for (n, callback) in callbacks.iter().enumerate() {
                 // The same one twice is one.
-                if callbacks[..n].contains(callback) {
+                if !known.insert(serde_json::to_string(callback).unwrap_or_default()) {
                     continue;
                 }
                 let name = below(&join_names(name, key), n + 1);
@@ -214,9 +247,15 @@ impl Lowering<'_> {
         let (mut policy, title) = (self.look)(&called);
         let own = std::mem::take(&mut policy.labels);
         for labels in &self.labels {
-            policy.labels.extend(labels.clone());
+            if self.crowded.is_none() {
+                policy.labels.extend(labels.clone());
+            }
         }
         policy.labels.extend(own);
+        if policy.labels.len() > MAX_LABELS {
+            self.crowded.get_or_insert_with(|| at.clone());
+            policy.labels.clear();
+        }
         let kind = signature.kind.clone();
         let name = join_names(name, &kind);
         let action = Action::Run { kind, with: None, call: Some(Box::new(call)) };

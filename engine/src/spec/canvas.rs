@@ -7,16 +7,19 @@ use super::{
     fits::check_settings,
     graph::from_problem,
     inputs::resolve_inputs,
+    names::fault,
     project::unknown,
     reader::{At, Findings, shown},
     tasks::{amount, options},
     treatment::labels,
 };
 use crate::{
-    canvas::{Called, Canvas, MAX_DEPTH, Marks, Shape, Signature, lower},
+    canvas::{Called, Canvas, MAX_DEPTH, MAX_LABELS, Marks, Shape, Signature, lower},
     plan::{Dynamic, Plan, Scope, Settings},
 };
 
+/// The longest name or value of a label: every step of its expression has it.
+const MAX_LABEL: usize = 256;
 const SHAPES: &[&str] =
     &["kind", "chain", "group", "chord", "map", "starmap", "chunks"];
 const MARKS: &[&str] = &["on_success", "on_failure", "labels", "siblings", "tolerate"];
@@ -72,15 +75,26 @@ pub(super) fn read(
     }
 }
 
+/// The name of a kind, which becomes part of the name of a step.
+fn kind(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<String> {
+    let kind = findings.text(value, at)?;
+    if let Some((wrong, help)) = fault(&kind) {
+        let message = format!("the kind `{}` {wrong}", shown(&kind));
+        findings.add(Diagnostic::error("bad_name", message).help(help), at);
+        return None;
+    }
+    Some(kind)
+}
+
 /// `[name, arg, …]`.
 fn short(items: &[Tree], at: &At<'_>, findings: &mut Findings) -> Option<Canvas> {
-    let Some((Tree::String(kind), args)) = items.split_first() else {
+    let Some((name @ Tree::String(_), args)) = items.split_first() else {
         let message = "a call in its short form begins with the name of a kind";
         findings.add(Diagnostic::error("bad_canvas", message).help(SUCH_AS), at);
         return None;
     };
-    let signature =
-        Signature { kind: kind.clone(), args: args.to_vec(), ..Signature::default() };
+    let kind = kind(name, &at.index(0), findings)?;
+    let signature = Signature { kind, args: args.to_vec(), ..Signature::default() };
     Some(Canvas::new(Shape::Call(signature)))
 }
 
@@ -93,7 +107,7 @@ fn signature(
     for (key, value) in entries {
         let here = at.key(key);
         match key.as_str() {
-            "kind" => signature.kind = findings.text(value, &here)?,
+            "kind" => signature.kind = kind(value, &here, findings)?,
             "args" => signature.args = findings.list(value, &here).to_vec(),
             "kwargs" => signature.kwargs = findings.map(value, &here).to_vec(),
             "immutable" => {
@@ -149,7 +163,7 @@ fn compound(
             for (key, value) in findings.map(value, at) {
                 let here = at.key(key);
                 match key.as_str() {
-                    "kind" => kind = findings.text(value, &here),
+                    "kind" => kind = self::kind(value, &here, findings),
                     "items" => items = Some(findings.list(value, &here)),
                     "size" if name == "chunks" => {
                         size = findings.count(value, 1, &here);
@@ -243,7 +257,16 @@ fn marks(
             key if own.contains(&key) => {}
             "on_success" => marks.on_success = list(value, &here, depth, findings),
             "on_failure" => marks.on_failure = list(value, &here, depth, findings),
-            "labels" => marks.labels = labels(value, &here, findings),
+            "labels" => {
+                marks.labels = labels(value, &here, findings);
+                let long = |text: &String| text.len() > MAX_LABEL;
+                let texts = marks.labels.iter().flat_map(|(name, value)| [name, value]);
+                if texts.into_iter().any(long) {
+                    let message = format!("a label has at most {MAX_LABEL} bytes");
+                    let found = Diagnostic::error("bad_label", message);
+                    findings.add(found.help("shorten it"), &here);
+                }
+            }
             "tolerate" => {
                 if !matches!(shape, Some(Shape::Group(_) | Shape::Chord { .. }) | None)
                 {
@@ -300,6 +323,12 @@ pub(super) fn compile(
         let message = "a group without members is skipped here";
         let help = "remove it; what comes before is passed on to what follows";
         findings.add_path(Diagnostic::warning("empty_group", message).help(help), path);
+    }
+    if let Some(path) = lowered.crowded {
+        let message = format!("a step has more than {MAX_LABELS} labels");
+        let help = "it has those of all expressions around it; remove some";
+        let found = Diagnostic::error("too_many_labels", message).help(help);
+        findings.add_path(found, path);
     }
     if findings.has_errors() {
         return None;

@@ -195,8 +195,20 @@ impl Binder<'_> {
             let state = self.run.step_state(*no);
             state.is_failure() && state != StepState::UpstreamFailed
         };
-        let mut failed: Vec<StepNo> = self.run.needs(no).filter(own).collect();
-        failed.sort_unstable();
+        let mut failed = std::collections::BTreeSet::new();
+        let mut records = vec![no];
+        // A record among them stands for the scope that it is about.
+        while let Some(record) = records.pop() {
+            for need in self.run.needs(record) {
+                if own(&need) {
+                    failed.insert(need);
+                }
+                let action = &self.run.step(need).action;
+                if matches!(action, Action::Pass { value: Flow::Failure(_), .. }) {
+                    records.push(need);
+                }
+            }
+        }
         failed.into_iter().map(|no| self.failed(no)).collect()
     }
 

@@ -16,6 +16,7 @@ use crate::{
     handler::Inner,
     plan::{Action, MAX_STEPS, StepNo},
     run::{Event, ProjectState, Run, StepState},
+    store::MAX_OUTPUT,
 };
 
 /// From how many crashes on a step is a suspect: it starts alone, after a durable record.
@@ -158,6 +159,13 @@ impl Scheduler {
             Action::Run { kind, .. } => {
                 let kind = kind.clone();
                 self.start(project, no, &kind, input);
+            }
+            Action::Join { .. } | Action::Pass { .. }
+                if input.with.get().len() > MAX_OUTPUT =>
+            {
+                let message = format!("it has more than {MAX_OUTPUT} bytes");
+                let error = StepError::fail("too_large", message);
+                self.fail_unstarted(project, no, error);
             }
             Action::Join { .. } | Action::Pass { .. } => {
                 let output = input.with.into();

@@ -364,3 +364,78 @@ fn large_honest_documents_are_read() {
         }
     }
 }
+
+/// Canvases in which something is said once and meant for many.
+#[test]
+fn a_canvas_costs_what_it_weighs() {
+    let half = "x".repeat(SIZE / 2);
+    let calls = |count: usize| vec![r#"["k"]"#; count].join(",");
+    let group = |count: usize| format!(r#"{{"group":[{}]}}"#, calls(count));
+    let labels: Vec<String> =
+        (0..30_000).map(|n| format!(r#""l{n}":"v{n}""#)).collect();
+    let long = format!(r#"{{"labels":{{"a":"{half}"}},"group":[{}]}}"#, calls(50_000));
+    let many = labels.join(",");
+    let nested = |mark: &str| {
+        let open = format!(r#"{{{mark},"chain":["#).repeat(60);
+        format!("{open}{}{}", calls(50_000), "]}".repeat(60))
+    };
+    let handlers = vec![r#"["k",1]"#; 100_000].join(",");
+    for (name, text, accepted) in [
+        (
+            "a large argument for all",
+            format!(r#"{{"args":["{half}"],"canvas":{}}}"#, group(60_000)),
+            true,
+        ),
+        (
+            "the same handler again and again",
+            format!(r#"{{"canvas":{{"kind":"k","on_success":[{handlers}]}}}}"#),
+            true,
+        ),
+        (
+            "handlers around handlers",
+            format!(r#"{{"canvas":{}}}"#, nested(r#""on_failure":[["k"]]"#)),
+            true,
+        ),
+        (
+            "many labels",
+            format!(
+                r#"{{"canvas":{{"labels":{{{many}}},"group":[{}]}}}}"#,
+                calls(50_000)
+            ),
+            false,
+        ),
+        ("a long label", format!(r#"{{"canvas":{long}}}"#), false),
+        ("a long kind", format!(r#"{{"canvas":{{"chain":[["{half}"]]}}}}"#), false),
+        (
+            "chains in chains",
+            format!(
+                r#"{{"canvas":{}{}}}"#,
+                r#"{"chain":["#.repeat(62),
+                "]}".repeat(62)
+            ),
+            true,
+        ),
+        (
+            "chains in chains, too deep",
+            format!(
+                r#"{{"canvas":{}{}}}"#,
+                r#"{"chain":["#.repeat(70_000),
+                "]}".repeat(70_000)
+            ),
+            false,
+        ),
+    ] {
+        match read(&text, Format::Json) {
+            Ok(loaded) => {
+                assert!(accepted, "{name} is accepted");
+                let (weight, plan) = (text.len(), loaded.compiled.plan.bytes().len());
+                assert!(plan < 40 * weight, "{name}: {plan} bytes from {weight}");
+            }
+            Err(found) => {
+                let first = found.first().expect("a refusal has a reason");
+                assert!(!accepted, "{name}: {first}");
+                assert!(first.help.is_some(), "{name}: {first}");
+            }
+        }
+    }
+}

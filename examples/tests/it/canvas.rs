@@ -2,13 +2,17 @@
 //! and better ones where Celery hangs, reverses or loses.
 
 mod cases;
+mod failures;
 
 use std::collections::BTreeMap;
 
 use dandori::{Engine, Error, Project, ProjectView, run::ProjectState};
 use dandori_examples::calculator;
 
-use self::cases::{Case, Ends, chains, chords, combinations, failures, groups};
+use self::{
+    cases::{Case, Ends, chains, chords, combinations, groups},
+    failures::failures,
+};
 use crate::cluster::Cluster;
 
 async fn run(
