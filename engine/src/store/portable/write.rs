@@ -66,12 +66,19 @@ impl Backend {
                 // Whoever adopts or claims for it right now holds the key of its row until
                 // that is done, and is waited for; whoever comes later finds it closed. It
                 // is locked before projects, because those who hold its key wait for none.
-                for statement in [sql.lock_session, sql.drain_session] {
-                    sqlx::query(statement)
-                        .bind(session.uuid())
-                        .execute(&mut *tx)
-                        .await?;
+                let live = sqlx::query(sql.lock_session)
+                    .bind(session.uuid())
+                    .fetch_optional(&mut *tx)
+                    .await?;
+                if live.is_none() {
+                    // Declared dead: it is the reaper's. Its row may be locked here all the
+                    // same, so nothing more may be waited for.
+                    return Ok(());
                 }
+                sqlx::query(sql.drain_session)
+                    .bind(session.uuid())
+                    .execute(&mut *tx)
+                    .await?;
                 lock_owned(tx, sql, &[session.uuid()]).await?;
                 free(tx, sql, session.uuid(), false).await
             })
