@@ -1,7 +1,7 @@
 //! `canvas:` of a document: from a [`Tree`] to a [`Canvas`], and on to a plan.
 
 use super::{
-    Builder, CompileOptions, Compiled, Diagnostic, Document, Path, Tree,
+    Builder, CompileOptions, Compiled, Diagnostic, Document, Path, Task, Tree,
     builder::Place,
     compile::Compiler,
     fits::check_settings,
@@ -315,6 +315,10 @@ pub(super) fn compile(
         let written = Tree::Map(called.signature.options.clone());
         let task =
             super::tasks::options(&written, &here.key("options"), compiler.findings);
+        let kind = Some(called.signature.kind.clone());
+        let task = Task { name: "options".to_owned(), kind, ..task };
+        let here = Place { at: called.at.clone(), ..Place::top() };
+        compiler.keys_fit(&task, &here);
         (compiler.merged(&task, &called.signature.kind, &place), task.title)
     };
     let incoming = (document.args.as_slice(), document.kwargs.as_slice());

@@ -71,8 +71,17 @@ fn is_beyond(amount: Amount) -> bool {
 }
 
 impl Compiler<'_> {
-    /// Whether the keys of a task fit together.
+    /// Whether the keys of a task fit together, and its kind takes them.
     pub(super) fn fits(&mut self, task: &Task, place: &Place) -> bool {
+        let ok = self.keys_fit(task, place);
+        if let Some(kind) = &task.kind {
+            self.check_handler(kind, task, place);
+        }
+        ok
+    }
+
+    /// Whether the keys of a task fit together.
+    pub(super) fn keys_fit(&mut self, task: &Task, place: &Place) -> bool {
         let mut faults: Vec<(&str, Diagnostic)> = vec![];
         let mut fault = |key, code: &str, message: &str, help: &str| {
             faults.push((key, Diagnostic::error(code, message).help(help)));
@@ -178,9 +187,6 @@ impl Compiler<'_> {
         }
         let (at_tasks, treatment) = (At::base(&place.at), &task.treatment);
         check_treatment(treatment, &at_tasks.key(&task.name), self.findings);
-        if let Some(kind) = &task.kind {
-            self.check_handler(kind, task, place);
-        }
         ok
     }
 }

@@ -102,6 +102,21 @@ impl Compiler<'_> {
             let found = Diagnostic::error("missing_parameter", message).help(help);
             self.findings.add_path(found, called.at.clone());
         }
+        // Where nothing is passed on, the values are known as well as those of a task.
+        let signature = called.signature;
+        let own = (signature.args.len(), signature.kwargs.len());
+        if own == (called.args, called.kwargs.len()) && !parameters.is_empty() {
+            let names = parameters.iter().map(|it| it.name.to_string());
+            let mut with: Vec<(String, Tree)> =
+                names.zip(signature.args.iter().cloned()).collect();
+            with.extend(signature.kwargs.iter().cloned());
+            let with = Tree::Map(with);
+            let value = serde_json::to_value(&with).unwrap_or_default();
+            if let Err(message) = handler.check(&value) {
+                let (_, found) = refused(&**handler, message, &with);
+                self.findings.add_path(found, called.at.clone());
+            }
+        }
     }
 
     /// A kind that another worker may have is not wrong, only worth a look.

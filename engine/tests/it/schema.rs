@@ -209,6 +209,7 @@ fn a_canvas_is_understood_alike_by_both() {
         ("/canvas/chain/1", "args", json!(1)),
         ("/canvas/chain/1", "immutable", json!("yes")),
         ("/canvas/chain/1/options", "needs", json!(["a"])),
+        ("/canvas/chain/1/options", "timeout", json!("0s")),
         ("/canvas/chain/4", "chord", json!({"header": []})),
         ("/canvas/chain/4/chord", "unheard_of", json!(1)),
         ("/canvas/chain/6/map", "size", json!(1)),

@@ -182,6 +182,13 @@ pub(super) fn failures() -> Vec<Case> {
             Refused("bad_arguments"),
         ),
         case(
+            "118",
+            json!({ "kind": "id", "args": [1], "options": {
+                "timeout": { "soft": "2s", "hard": "1s" },
+            } }),
+            Refused("soft_over_hard"),
+        ),
+        case(
             "130",
             json!({ "chain": [["id", 1], ["ad", 2]] }),
             Refused("unknown_kind"),
