@@ -118,11 +118,14 @@ class Effects:
                     fault for fault in self.between(execution.process, execution.start, following.start)
                     if fault not in used
                 ]
-                found.check(causes, lambda e=execution, f=following:
+                # Begun before its process stood still, and taken over meanwhile: a fence stops a
+                # late write, and not a late request.
+                late = self._was_stopped(following) and following.connection < execution.connection
+                found.check(causes or late, lambda e=execution, f=following:
                             f"{describe(e)} by {e.process} at {e.start} ran again by {f.process} "
                             f"at {f.start} without a fault of its own")
                 used += causes[:1]
-                extra[causes[0].kind if causes else "no fault"] += 1
+                extra[causes[0].kind if causes else "a request held by a stop" if late else "no fault"] += 1
         kinds = ", ".join(f"{count} by {kind}" for kind, count in sorted(extra.items()))
         found.notes.append(f"{sum(extra.values())} attempts ran twice{': ' + kinds if kinds else ''}")
         found.notes.append(f"{unrecorded} killed in their first moment and {cut_off} cut off without a row")

@@ -109,6 +109,8 @@ class Execution:
     process: str
     session: str
     start: int
+    # The witness numbers connections as it accepts them.
+    connection: int = 0
     end: int | None = None
     status: int | None = None
 
@@ -227,7 +229,8 @@ def read_witness(path):
                 project, step, generation = said["key"].split(":")
                 executions[said["n"]] = Execution(
                     said["n"], project.removeprefix("prj_"), step, int(generation),
-                    said["attempt"], said["process"], said["session"], said["t"])
+                    said["attempt"], said["process"], said["session"], said["t"],
+                    said.get("connection", 0))
             else:
                 executions[said["n"]].end = said["t"]
                 executions[said["n"]].status = said.get("status")
