@@ -134,7 +134,8 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
-    /// Runs one attempt. `input` is the evaluated `with:`, a JSON object or null.
+    /// Runs one attempt. `input` is the evaluated `with:` of a task, a JSON object or null,
+    /// or what the arguments of a call make of it by [`Handler::form`].
     ///
     /// # Errors
     /// A [`StepError`]: the retry policy of the step decides what follows.

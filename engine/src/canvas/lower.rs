@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Canvas, Marks, Shape, Signature};
+use super::{Canvas, MAX_DEPTH, Marks, Shape, Signature};
 use crate::{
     plan::{Action, Call, Dynamic, Flow, Policy, Rule, StepNo},
     spec::{Builder, Guard, Path, Tree},
@@ -15,6 +15,8 @@ use crate::{
 
 /// The most labels of a step: each step has those of all expressions around it.
 pub(crate) const MAX_LABELS: usize = 32;
+/// The longest name or value of a label, in bytes.
+pub(crate) const MAX_LABEL: usize = 256;
 /// An incoming argument of more bytes is a step of its own.
 const INLINE_ARGUMENT: usize = 256;
 
@@ -43,10 +45,19 @@ impl Incoming {
 pub(crate) struct Lowered {
     /// The value of the whole.
     pub(crate) value: Flow,
-    /// Expressions that mean nothing, and where they stand.
-    pub(crate) skipped: Vec<Path>,
-    /// Where a step would have more labels than [`MAX_LABELS`].
-    pub(crate) crowded: Option<Path>,
+    /// What is wrong with it, and where.
+    pub(crate) faults: Vec<(Fault, Path)>,
+}
+
+/// What may be wrong with a canvas however it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A group that means nothing.
+    EmptyGroup,
+    /// A step would have more than [`MAX_LABELS`], or longer ones than [`MAX_LABEL`].
+    Labels,
+    /// It nests deeper than [`MAX_DEPTH`].
+    Depth,
 }
 
 /// A call as it is checked: its kind, how many arguments it gets, and the names of others.
@@ -69,16 +80,15 @@ pub(crate) fn lower(
     let mut lowering = Lowering {
         builder,
         look,
-        skipped: vec![],
+        faults: vec![],
         own: vec![],
         contained: 0,
         labels: vec![],
-        crowded: None,
+        crowded: false,
     };
     let incoming = lowering.incoming(args, kwargs);
     let end = lowering.expression(canvas, &incoming, "", at);
-    let Lowering { skipped, crowded, .. } = lowering;
-    Lowered { value: Flow::Output(end), skipped, crowded }
+    Lowered { value: Flow::Output(end), faults: lowering.faults }
 }
 
 fn given(tree: &Tree) -> Flow {
@@ -88,14 +98,15 @@ fn given(tree: &Tree) -> Flow {
 struct Lowering<'l> {
     builder: &'l mut Builder,
     look: &'l mut dyn FnMut(&Called<'_>) -> (Policy, Option<String>),
-    skipped: Vec<Path>,
+    faults: Vec<(Fault, Path)>,
     /// The steps of the expressions that are being lowered, without those of callbacks.
     own: Vec<StepNo>,
     /// How many expressions around tolerate failures.
     contained: u32,
     /// The labels of the expressions around.
     labels: Vec<BTreeMap<String, String>>,
-    crowded: Option<Path>,
+    /// Whether labels are refused already: then no further ones are gathered.
+    crowded: bool,
 }
 
 impl Lowering<'_> {
@@ -126,6 +137,10 @@ impl Lowering<'_> {
         incoming
     }
 
+    fn fault(&mut self, fault: Fault, at: &Path) {
+        self.faults.push((fault, at.clone()));
+    }
+
     /// Lowers an expression with its callbacks; returns the step that has its value.
     fn expression(
         &mut self,
@@ -135,6 +150,10 @@ impl Lowering<'_> {
         at: &Path,
     ) -> StepNo {
         let first = self.own.len();
+        if self.labels.len() >= MAX_DEPTH {
+            self.fault(Fault::Depth, at);
+            return self.pass(empty_list(), incoming, name);
+        }
         self.labels.push(canvas.marks.labels.clone());
         let end = match &canvas.shape {
             Shape::Call(signature) => self.call(signature, incoming, name, at),
@@ -156,7 +175,7 @@ impl Lowering<'_> {
             }
             Shape::Chunks { kind, items, size } => {
                 let mut parts = vec![];
-                for (n, part) in (1..).zip(items.chunks(*size)) {
+                for (n, part) in (1..).zip(items.chunks((*size).max(1))) {
                     let name = below(name, n);
                     parts.push(self.calls(
                         kind,
@@ -247,13 +266,18 @@ impl Lowering<'_> {
         let (mut policy, title) = (self.look)(&called);
         let own = std::mem::take(&mut policy.labels);
         for labels in &self.labels {
-            if self.crowded.is_none() {
+            if !self.crowded {
                 policy.labels.extend(labels.clone());
             }
         }
         policy.labels.extend(own);
-        if policy.labels.len() > MAX_LABELS {
-            self.crowded.get_or_insert_with(|| at.clone());
+        let long = |text: &String| text.len() > MAX_LABEL;
+        if policy.labels.len() > MAX_LABELS
+            || policy.labels.iter().any(|(name, value)| long(name) || long(value))
+        {
+            if !std::mem::replace(&mut self.crowded, true) {
+                self.fault(Fault::Labels, at);
+            }
             policy.labels.clear();
         }
         let kind = signature.kind.clone();
@@ -278,7 +302,7 @@ impl Lowering<'_> {
                 // is written by mistake.
                 match last.is_none() && incoming.args.is_empty() {
                     true => passed = passed.with(empty_list()),
-                    false => self.skipped.push(at.index(n)),
+                    false => self.fault(Fault::EmptyGroup, &at.index(n)),
                 }
                 continue;
             }

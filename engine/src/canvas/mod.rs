@@ -12,7 +12,7 @@ mod write;
 
 use std::collections::BTreeMap;
 
-pub(crate) use self::lower::{Called, MAX_LABELS, lower};
+pub(crate) use self::lower::{Called, Fault, MAX_LABEL, MAX_LABELS, lower};
 pub use self::typed::{
     Arguments, FailedStep, Failure, Flow, Member, Members, Step, chord, chunks, group,
     group_tolerating, map,

@@ -3,9 +3,9 @@
 use super::{
     Builder, CompileOptions, Compiled, Diagnostic, Document, Path, Task, Tree,
     builder::Place,
-    compile::Compiler,
+    compile::{Compiler, build},
     fits::check_settings,
-    graph::from_problem,
+    graph::{from_problem, too_many_tasks},
     inputs::resolve_inputs,
     names::fault,
     project::unknown,
@@ -14,12 +14,13 @@ use super::{
     treatment::labels,
 };
 use crate::{
-    canvas::{Called, Canvas, MAX_DEPTH, MAX_LABELS, Marks, Shape, Signature, lower},
-    plan::{Dynamic, Plan, Scope, Settings},
+    canvas::{
+        Called, Canvas, Fault, MAX_DEPTH, MAX_LABEL, MAX_LABELS, Marks, Shape,
+        Signature, lower,
+    },
+    plan::Scope,
 };
 
-/// The longest name or value of a label: every step of its expression has it.
-const MAX_LABEL: usize = 256;
 const SHAPES: &[&str] =
     &["kind", "chain", "group", "chord", "map", "starmap", "chunks"];
 const MARKS: &[&str] = &["on_success", "on_failure", "labels", "siblings", "tolerate"];
@@ -35,9 +36,7 @@ pub(super) fn read(
     findings: &mut Findings,
 ) -> Option<Canvas> {
     if depth > MAX_DEPTH {
-        let message = format!("the canvas nests deeper than {MAX_DEPTH}");
-        let help = "write chains as one list instead of chains in chains";
-        findings.add(Diagnostic::error("too_deep", message).help(help), at);
+        findings.add(too_deep(), at);
         return None;
     }
     match value {
@@ -75,26 +74,15 @@ pub(super) fn read(
     }
 }
 
-/// The name of a kind, which becomes part of the name of a step.
-fn kind(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<String> {
-    let kind = findings.text(value, at)?;
-    if let Some((wrong, help)) = fault(&kind) {
-        let message = format!("the kind `{}` {wrong}", shown(&kind));
-        findings.add(Diagnostic::error("bad_name", message).help(help), at);
-        return None;
-    }
-    Some(kind)
-}
-
 /// `[name, arg, …]`.
 fn short(items: &[Tree], at: &At<'_>, findings: &mut Findings) -> Option<Canvas> {
-    let Some((name @ Tree::String(_), args)) = items.split_first() else {
+    let Some((Tree::String(kind), args)) = items.split_first() else {
         let message = "a call in its short form begins with the name of a kind";
         findings.add(Diagnostic::error("bad_canvas", message).help(SUCH_AS), at);
         return None;
     };
-    let kind = kind(name, &at.index(0), findings)?;
-    let signature = Signature { kind, args: args.to_vec(), ..Signature::default() };
+    let signature =
+        Signature { kind: kind.clone(), args: args.to_vec(), ..Signature::default() };
     Some(Canvas::new(Shape::Call(signature)))
 }
 
@@ -107,7 +95,7 @@ fn signature(
     for (key, value) in entries {
         let here = at.key(key);
         match key.as_str() {
-            "kind" => signature.kind = kind(value, &here, findings)?,
+            "kind" => signature.kind = findings.text(value, &here)?,
             "args" => signature.args = findings.list(value, &here).to_vec(),
             "kwargs" => signature.kwargs = findings.map(value, &here).to_vec(),
             "immutable" => {
@@ -163,7 +151,7 @@ fn compound(
             for (key, value) in findings.map(value, at) {
                 let here = at.key(key);
                 match key.as_str() {
-                    "kind" => kind = self::kind(value, &here, findings),
+                    "kind" => kind = findings.text(value, &here),
                     "items" => items = Some(findings.list(value, &here)),
                     "size" if name == "chunks" => {
                         size = findings.count(value, 1, &here);
@@ -257,16 +245,7 @@ fn marks(
             key if own.contains(&key) => {}
             "on_success" => marks.on_success = list(value, &here, depth, findings),
             "on_failure" => marks.on_failure = list(value, &here, depth, findings),
-            "labels" => {
-                marks.labels = labels(value, &here, findings);
-                let long = |text: &String| text.len() > MAX_LABEL;
-                let texts = marks.labels.iter().flat_map(|(name, value)| [name, value]);
-                if texts.into_iter().any(long) {
-                    let message = format!("a label has at most {MAX_LABEL} bytes");
-                    let found = Diagnostic::error("bad_label", message);
-                    findings.add(found.help("shorten it"), &here);
-                }
-            }
+            "labels" => marks.labels = labels(value, &here, findings),
             "tolerate" => {
                 if !matches!(shape, Some(Shape::Group(_) | Shape::Chord { .. }) | None)
                 {
@@ -299,6 +278,7 @@ pub(super) fn compile(
     canvas: &Canvas,
     document: &Document,
     options: &CompileOptions<'_>,
+    limit: usize,
     findings: &mut Findings,
 ) -> Option<Compiled> {
     let inputs = resolve_inputs(document, options.inputs, findings);
@@ -309,6 +289,12 @@ pub(super) fn compile(
     let at = Path::default().key("canvas");
     let place = Place::top();
     let mut look = |called: &Called<'_>| {
+        let kind = &called.signature.kind;
+        if let Some((wrong, help)) = fault(kind) {
+            let message = format!("the kind `{}` {wrong}", shown(kind));
+            let found = Diagnostic::error("bad_name", message).help(help);
+            compiler.findings.add_path(found, called.at.clone());
+        }
         compiler.check_call(called);
         let here = At::base(called.at);
         // What was built in code is looked at here for the first time.
@@ -323,43 +309,18 @@ pub(super) fn compile(
     };
     let incoming = (document.args.as_slice(), document.kwargs.as_slice());
     let lowered = lower(canvas, incoming, &mut builder, &at, &mut look);
-    for path in lowered.skipped {
-        let message = "a group without members is skipped here";
-        let help = "remove it; what comes before is passed on to what follows";
-        findings.add_path(Diagnostic::warning("empty_group", message).help(help), path);
+    for (fault, path) in lowered.faults {
+        findings.add_path(described(fault), path);
     }
-    if let Some(path) = lowered.crowded {
-        let message = format!("a step has more than {MAX_LABELS} labels");
-        let help = "it has those of all expressions around it; remove some";
-        let found = Diagnostic::error("too_many_labels", message).help(help);
-        findings.add_path(found, path);
+    let steps = builder.drafts.len();
+    if steps > limit {
+        findings.add_path(too_many_tasks(steps, limit), at.clone());
     }
     if findings.has_errors() {
         return None;
     }
-    let steps = builder.drafts.len();
-    let settings = Settings {
-        scopes: builder.scopes,
-        policies: builder.policies,
-        max_parallel: document.max_parallel,
-        fail_fast: document.fail_fast,
-        outputs: document
-            .outputs
-            .as_ref()
-            .map(|outputs| Dynamic::new(outputs.to_raw())),
-        value: Some(lowered.value),
-    };
-    match Plan::build(builder.drafts, settings) {
-        Ok(plan) => Some(Compiled {
-            plan,
-            name: document.name.clone().unwrap_or_else(|| "project".to_owned()),
-            inputs,
-            priority: document.priority,
-            labels: document.labels.clone(),
-            idempotency_key: document.idempotency_key.clone(),
-            tasks: steps,
-            warnings: vec![],
-        }),
+    match build(builder, document, Some(lowered.value)) {
+        Ok(plan) => Some(Compiled::of(document, plan, inputs, steps)),
         Err(problems) => {
             for problem in problems {
                 findings.add_path(from_problem(&problem), at.clone());
@@ -367,4 +328,28 @@ pub(super) fn compile(
             None
         }
     }
+}
+
+fn described(fault: Fault) -> Diagnostic {
+    match fault {
+        Fault::EmptyGroup => {
+            let message = "a group without members is skipped here";
+            Diagnostic::warning("empty_group", message)
+                .help("remove it; what comes before is passed on to what follows")
+        }
+        Fault::Labels => {
+            let message = format!(
+                "a step has more than {MAX_LABELS} labels, or one of more than {MAX_LABEL} bytes"
+            );
+            Diagnostic::error("too_many_labels", message)
+                .help("it has those of all expressions around it; remove some")
+        }
+        Fault::Depth => too_deep(),
+    }
+}
+
+fn too_deep() -> Diagnostic {
+    let message = format!("the canvas nests deeper than {MAX_DEPTH}");
+    Diagnostic::error("too_deep", message)
+        .help("write chains as one list instead of chains in chains")
 }

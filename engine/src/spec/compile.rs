@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     Kinds,
-    plan::{Action, Condition, Dynamic, MAX_STEPS, Plan, Policy, Scope, Settings},
+    plan::{
+        Action, Condition, Dynamic, Flow, MAX_STEPS, Plan, Policy, Problem, Scope,
+        Settings,
+    },
 };
 
 /// A compiled document: what is submitted.
@@ -62,6 +65,45 @@ pub struct CompileOptions<'a> {
     pub max_tasks: Option<usize>,
 }
 
+impl Compiled {
+    /// A plan with what its document says beside it.
+    pub(super) fn of(
+        document: &Document,
+        plan: Plan,
+        inputs: serde_json::Map<String, serde_json::Value>,
+        tasks: usize,
+    ) -> Self {
+        Self {
+            plan,
+            name: document.name.clone().unwrap_or_else(|| "project".to_owned()),
+            inputs,
+            priority: document.priority,
+            labels: document.labels.clone(),
+            idempotency_key: document.idempotency_key.clone(),
+            tasks,
+            warnings: vec![],
+        }
+    }
+}
+
+/// Builds the plan of a document from its steps.
+pub(super) fn build(
+    builder: Builder,
+    document: &Document,
+    value: Option<Flow>,
+) -> Result<Plan, Vec<Problem>> {
+    let outputs = document.outputs.as_ref();
+    let settings = Settings {
+        scopes: builder.scopes,
+        policies: builder.policies,
+        max_parallel: document.max_parallel,
+        fail_fast: document.fail_fast,
+        outputs: outputs.map(|outputs| Dynamic::new(outputs.to_raw())),
+        value,
+    };
+    Plan::build(builder.drafts, settings)
+}
+
 /// Compiles a document.
 pub(super) fn compile(
     document: &Document,
@@ -70,7 +112,7 @@ pub(super) fn compile(
 ) -> Option<Compiled> {
     let limit = options.max_tasks.unwrap_or(MAX_STEPS);
     if let Some(canvas) = &document.canvas {
-        return super::canvas::compile(canvas, document, options, findings);
+        return super::canvas::compile(canvas, document, options, limit, findings);
     }
     if document.tasks.len() > limit {
         let found = too_many_tasks(document.tasks.len(), limit);
@@ -101,28 +143,8 @@ pub(super) fn compile(
         check_group(&document.tasks, &at, findings);
         return None;
     }
-    let settings = Settings {
-        scopes: builder.scopes,
-        policies: builder.policies,
-        max_parallel: document.max_parallel,
-        fail_fast: document.fail_fast,
-        outputs: document
-            .outputs
-            .as_ref()
-            .map(|outputs| Dynamic::new(outputs.to_raw())),
-        value: None,
-    };
-    match Plan::build(builder.drafts, settings) {
-        Ok(plan) => Some(Compiled {
-            plan,
-            name: document.name.clone().unwrap_or_else(|| "project".to_owned()),
-            inputs,
-            priority: document.priority,
-            labels: document.labels.clone(),
-            idempotency_key: document.idempotency_key.clone(),
-            tasks: document.tasks.len(),
-            warnings: vec![],
-        }),
+    match build(builder, document, None) {
+        Ok(plan) => Some(Compiled::of(document, plan, inputs, document.tasks.len())),
         Err(problems) => {
             // The build looks at steps; people want to hear of their tasks.
             check_group(&document.tasks, &at, findings);

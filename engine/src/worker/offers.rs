@@ -181,7 +181,8 @@ impl Scheduler {
                 owned.offers.values().filter(|state| **state == coming).count();
             wanted = wanted.saturating_sub(coming);
         }
-        let projects: Vec<ProjectId> = self.projects.keys().copied().collect();
+        let offering = self.projects.iter().filter(|(_, it)| !it.offers.is_empty());
+        let projects: Vec<ProjectId> = offering.map(|(id, _)| *id).collect();
         for project in projects {
             if wanted == 0 {
                 return;

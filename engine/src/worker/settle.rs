@@ -139,8 +139,10 @@ impl Settled {
         for part in parts {
             if !committed.lost.contains(&part.project) {
                 self.written.push((part.project, part.epoch));
-            } else if unsure && Self::has_arrived(store, part).await {
-                self.arrived(store, part).await;
+            } else if let Some(mail) =
+                if unsure { Self::has_arrived(store, part).await } else { None }
+            {
+                self.arrived(store, part, mail).await;
             } else {
                 self.lost.push((part.project, part.epoch));
             }
@@ -162,7 +164,9 @@ impl Settled {
                 continue;
             };
             match Fate::of(part, row.as_ref()) {
-                Fate::Written => self.arrived(store, part).await,
+                Fate::Written => {
+                    self.arrived(store, part, row.map_or(0, |row| row.mail)).await;
+                }
                 Fate::Open => open.push(part.clone()),
                 Fate::Lost => self.lost.push((part.project, part.epoch)),
             }
@@ -170,22 +174,30 @@ impl Settled {
         open
     }
 
-    /// Whether a part that is refused now was written before.
-    async fn has_arrived(store: &Store, part: &Part) -> bool {
+    /// The unread messages after a part that is refused now because it was written before.
+    async fn has_arrived(store: &Store, part: &Part) -> Option<i64> {
         loop {
             match store.row(part.project).await {
-                Ok(row) => return Fate::of(part, row.as_ref()) == Fate::Written,
+                Ok(row) => {
+                    return row
+                        .filter(|row| Fate::of(part, Some(row)) == Fate::Written)
+                        .map(|row| row.mail);
+                }
                 Err(error) if store.may_pass(&error) => {
                     tokio::time::sleep(LATEST).await
                 }
-                Err(_) => return false,
+                Err(_) => return None,
             }
         }
     }
 
     /// A part was written, and its answer lost: what that said is read.
-    async fn arrived(&mut self, store: &Store, part: &Part) {
+    async fn arrived(&mut self, store: &Store, part: &Part, mail: i64) {
         self.written.push((part.project, part.epoch));
+        self.committed.mail.push((part.project, mail));
+        if part.withdraw.is_empty() {
+            return;
+        }
         loop {
             match store.project(part.project).await {
                 Ok(Some(stored)) => {
@@ -194,7 +206,6 @@ impl Settled {
                     let gone = part.withdraw.iter().filter(gone);
                     let gone = gone.map(|no| (part.project, *no));
                     self.committed.withdrawn.extend(gone);
-                    self.committed.mail.push((part.project, stored.row.mail));
                     return;
                 }
                 Err(error) if store.may_pass(&error) => {

@@ -147,6 +147,30 @@ async fn all(builder: EngineBuilder) {
     engine.shutdown().await;
 }
 
+#[test]
+fn a_canvas_built_in_code_is_looked_at_like_one_that_is_read() {
+    use dandori::canvas::Shape;
+
+    let code = |canvas: Canvas| {
+        let ended = Project::from_canvas("built", canvas).compile(None);
+        match ended.map(|_| "accepted".to_owned()) {
+            Ok(accepted) => accepted,
+            Err(dandori::Error::Invalid(found)) => found[0].code.to_string(),
+            Err(error) => error.to_string(),
+        }
+    };
+    let call = || Canvas::call("k", [json!(1)]);
+    let nested = |depth| (1..depth).fold(call(), |inner, _| Canvas::chain([inner]));
+    assert_eq!(code(nested(60)), "accepted");
+    assert_eq!(code(nested(70)), "too_deep");
+    assert_eq!(code(Canvas::call("a/b", [])), "bad_name");
+    assert_eq!(code(call().label("a", "x".repeat(300))), "too_many_labels");
+    assert_eq!(code(call().option("retry", &json!(3))), "wrong_type");
+    assert_eq!(code(call().option("needs", &json!(["a"]))), "unknown_key");
+    let chunks = Shape::Chunks { kind: "k".to_owned(), items: vec![vec![]], size: 0 };
+    assert_eq!(code(Canvas::new(chunks)), "accepted");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn typed_cases_hold_on_sqlite() {
     all(Engine::builder().temporary()).await;
