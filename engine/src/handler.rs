@@ -1,16 +1,14 @@
 //! Handlers: the code behind a kind, and the [`Context`] an attempt runs in.
 //!
-//! Owns the object-safe [`Handler`] trait, the adapter from a plain `async fn`, and the
-//! table of kinds. Does not decide anything about retries or states: see `run`.
+//! Owns the object-safe [`Handler`] trait and the table of kinds; the adapter from a plain
+//! `async fn` is in `function`. Does not decide anything about retries or states: see `run`.
 
 use std::{
     any::{Any, TypeId},
     borrow::Cow,
     collections::HashMap,
     fmt,
-    future::Future,
-    marker::PhantomData,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ProjectId, StepError, Timestamp, call::Form, plan::Plan};
+use crate::{Canvas, ProjectId, StepError, Timestamp, call::Form, plan::Plan};
 
 /// A parameter of a kind, in the order in which arguments by position fill them.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +64,18 @@ pub enum Outcome {
         /// The output the step will have.
         output: Box<RawValue>,
     },
+    /// The step becomes a canvas: it keeps its name, its callbacks and what follows, and has
+    /// the value of the canvas. Celery calls this `replace`.
+    ///
+    /// Nothing in the canvas is an expression, whatever it looks like: it is data. Its steps
+    /// are retried, limited and queued as this one, where their options say nothing else. A
+    /// canvas that has a fault or holds no call fails the step as `invalid_expansion`.
+    Expand {
+        /// The canvas.
+        canvas: Box<Canvas>,
+        /// The incoming value: it goes before the arguments of the first steps.
+        args: Vec<serde_json::Value>,
+    },
 }
 
 impl Outcome {
@@ -75,6 +85,11 @@ impl Outcome {
     /// `invalid_output` when `output` cannot be written as JSON.
     pub fn done<T: Serialize + ?Sized>(output: &T) -> Result<Self, StepError> {
         to_raw(output).map(Self::Done)
+    }
+
+    /// The step becomes a canvas that gets nothing from it.
+    pub fn expand(canvas: impl Into<Canvas>) -> Self {
+        Self::Expand { canvas: Box::new(canvas.into()), args: vec![] }
     }
 }
 
@@ -145,72 +160,6 @@ pub trait Handler: Send + Sync + 'static {
 impl fmt::Debug for dyn Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Handler({})", self.kind())
-    }
-}
-
-/// Makes a handler from a plain async function `async fn(Context, In) -> Result<Out, StepError>`.
-///
-/// ```
-/// use dandori::{Context, StepError, handler_fn};
-///
-/// async fn shout(_ctx: Context, text: String) -> Result<String, StepError> {
-///     Ok(text.to_uppercase())
-/// }
-///
-/// let handler = handler_fn("shout", shout);
-/// ```
-pub fn handler_fn<In, Out, F, Fut>(
-    kind: impl Into<Cow<'static, str>>,
-    function: F,
-) -> FunctionHandler<In, Out, F>
-where
-    In: DeserializeOwned + Send + 'static,
-    Out: Serialize + Send + 'static,
-    F: Fn(Context, In) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<Out, StepError>> + Send + 'static,
-{
-    FunctionHandler { kind: kind.into(), function, types: PhantomData::<fn(In) -> Out> }
-}
-
-/// A handler made of a function, see [`handler_fn`].
-pub struct FunctionHandler<In, Out, F> {
-    kind: Cow<'static, str>,
-    function: F,
-    types: PhantomData<fn(In) -> Out>,
-}
-
-impl<In, Out, F> fmt::Debug for FunctionHandler<In, Out, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FunctionHandler({})", self.kind)
-    }
-}
-
-impl<In: DeserializeOwned, Out, F> FunctionHandler<In, Out, F> {
-    /// The kind with its types, for a typed canvas.
-    pub fn step(&self) -> crate::canvas::Step<In, Out> {
-        crate::canvas::Step::named(self.kind.clone())
-    }
-}
-
-#[async_trait]
-impl<In, Out, F, Fut> Handler for FunctionHandler<In, Out, F>
-where
-    In: DeserializeOwned + Send + 'static,
-    Out: Serialize + Send + 'static,
-    F: Fn(Context, In) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<Out, StepError>> + Send + 'static,
-{
-    fn kind(&self) -> &str {
-        &self.kind
-    }
-
-    fn form(&self) -> Form {
-        Form::of::<In>()
-    }
-
-    async fn run(&self, ctx: Context, input: &RawValue) -> Result<Outcome, StepError> {
-        let input = parse_input(input)?;
-        Outcome::done(&(self.function)(ctx, input).await?)
     }
 }
 
@@ -316,6 +265,8 @@ pub(crate) struct Inner {
     pub(crate) state: State,
     pub(crate) notes: Box<dyn Fn(Note) + Send + Sync>,
     pub(crate) secrets: Vec<String>,
+    /// What the attempt adds to its group.
+    pub(crate) added: Mutex<Vec<Canvas>>,
 }
 
 impl fmt::Debug for Inner {
@@ -341,6 +292,7 @@ impl Context {
             state: State::default(),
             notes: Box::new(|_| ()),
             secrets: vec![],
+            added: Mutex::default(),
         })
     }
 
@@ -385,6 +337,21 @@ impl Context {
     /// Writes a line into the log of the step.
     pub fn log(&self, line: impl Into<String>) {
         (self.0.notes)(Note::Log(self.mask(line.into())));
+    }
+
+    /// Adds a member to the group that this step is a member of: its join waits for it too,
+    /// and its value comes after those of all members that were there from the beginning.
+    /// Celery calls this `add_to_chord`.
+    ///
+    /// Members are added when the attempt succeeds with an output, in the order in which
+    /// they were given here; those of several steps in the order of these steps. A step that
+    /// is no member of a group fails as `no_group`.
+    pub fn add_to_chord(&self, member: impl Into<Canvas>) {
+        self.added().push(member.into());
+    }
+
+    pub(crate) fn added(&self) -> std::sync::MutexGuard<'_, Vec<Canvas>> {
+        self.0.added.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Application state of type `T`, given to the engine's builder.

@@ -87,6 +87,7 @@ mod engine;
 mod error;
 pub mod expr;
 mod failure;
+mod function;
 mod handler;
 mod id;
 pub mod plan;
@@ -109,9 +110,9 @@ pub use crate::{
     },
     error::Error,
     failure::{ErrorClass, StepError, StepResultExt},
+    function::{FunctionHandler, Next, Reply, handler_fn},
     handler::{
-        Context, FunctionHandler, Handler, Kinds, Outcome, Parameter, State,
-        handler_fn, parse_input, to_raw,
+        Context, Handler, Kinds, Outcome, Parameter, State, parse_input, to_raw,
     },
     id::{InvalidId, ProjectId, SessionId},
     project::{ProjectHandle, ReplayPlan, ReplayStep, Steered},

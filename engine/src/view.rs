@@ -8,8 +8,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     ProjectId, StepError, Timestamp,
-    plan::{Action, StepNo},
-    run::{Output, ProjectState, Record, RecordKind, Run, StepState, WaitReason},
+    plan::StepNo,
+    run::{
+        Output, ProjectState, Record, RecordKind, Run, Source, StepState, WaitReason,
+    },
     store::{Store, StoreError, StoredProject},
 };
 
@@ -128,7 +130,7 @@ impl ProjectView {
             .copied()
             .filter(|_| outputs_wanted)
             .filter(|no| run.step_state(*no) == StepState::Succeeded)
-            .filter(|no| !matches!(run.step(*no).action, Action::ForEach(_)))
+            .filter(|no| run.source(*no) == Source::Own)
             .collect();
         let row = &snapshot.stored.row;
         let read =
@@ -140,14 +142,22 @@ impl ProjectView {
             .collect();
         // Children follow their parents, so backwards every list is complete.
         for no in order.iter().rev() {
-            if outputs_wanted
-                && matches!(run.step(*no).action, Action::ForEach(_))
-                && run.step_state(*no) == StepState::Succeeded
-            {
-                let list: Vec<Option<&Output>> =
-                    run.results(*no).map(|result| outputs.get(&result)).collect();
-                if let Ok(list) = serde_json::value::to_raw_value(&list) {
-                    outputs.insert(*no, Arc::from(list));
+            if !outputs_wanted || run.step_state(*no) != StepState::Succeeded {
+                continue;
+            }
+            match run.source(*no) {
+                Source::Own => {}
+                Source::Of(result) => {
+                    if let Some(output) = outputs.get(&result).cloned() {
+                        outputs.insert(*no, output);
+                    }
+                }
+                Source::Items => {
+                    let list: Vec<Option<&Output>> =
+                        run.results(*no).map(|result| outputs.get(&result)).collect();
+                    if let Ok(list) = serde_json::value::to_raw_value(&list) {
+                        outputs.insert(*no, Arc::from(list));
+                    }
                 }
             }
         }

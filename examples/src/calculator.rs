@@ -4,9 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use dandori::{
-    Context, Engine, EngineBuilder, Form, Handler, Outcome, StepError, handler_fn,
+    Canvas, Context, Engine, EngineBuilder, Form, Handler, Next, Outcome, StepError,
+    canvas::{Step, group},
+    handler_fn,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value, value::RawValue};
 
 #[derive(Deserialize)]
@@ -21,7 +23,7 @@ fn nothing() -> Value {
     Value::Null
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Pair {
     x: Value,
     y: Value,
@@ -31,6 +33,24 @@ struct Pair {
 struct Slow {
     value: Value,
     ms: u64,
+}
+
+#[derive(Deserialize)]
+struct AddToAll {
+    list: Vec<Value>,
+    n: Value,
+}
+
+#[derive(Deserialize)]
+struct Expand {
+    value: Value,
+    canvas: Value,
+}
+
+#[derive(Deserialize)]
+struct AddToChord {
+    value: Value,
+    members: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +124,39 @@ async fn flaky(ctx: Context, it: Flaky) -> Result<Value, StepError> {
     Ok(it.value)
 }
 
+/// Becomes a group that adds a number to each of a list.
+async fn add_to_all(
+    _: Context,
+    AddToAll { list, n }: AddToAll,
+) -> Result<Next<Vec<Value>>, StepError> {
+    if list.is_empty() {
+        return Ok(Next::value(vec![]));
+    }
+    let add = Step::<Pair, Value>::named("add");
+    let members = list.into_iter().map(|x| add.bind(&Pair { x, y: n.clone() }));
+    Ok(Next::expand(group(members.collect::<Result<Vec<_>, _>>()?)))
+}
+
+/// Becomes a canvas that is data until then; null is nothing that could be passed on.
+async fn expand(_: Context, it: Expand) -> Result<Outcome, StepError> {
+    let canvas = canvas(&it.canvas)?;
+    let args = if it.value.is_null() { vec![] } else { vec![it.value] };
+    Ok(Outcome::Expand { canvas: Box::new(canvas), args })
+}
+
+/// Passes a value on, and adds members to its group.
+async fn add_to_chord(ctx: Context, it: AddToChord) -> Result<Value, StepError> {
+    for member in &it.members {
+        ctx.add_to_chord(canvas(member)?);
+    }
+    Ok(it.value)
+}
+
+fn canvas(value: &Value) -> Result<Canvas, StepError> {
+    let invalid = |error| StepError::fail("invalid_expansion", error);
+    Canvas::from_json(&value.to_string()).map_err(invalid)
+}
+
 /// A side effect that can be looked at: a line in the log of the step.
 async fn note(ctx: Context, text: Value) -> Result<Value, StepError> {
     let line = match &text {
@@ -157,6 +210,9 @@ pub fn calculator() -> EngineBuilder {
         .handler(handler_fn("sub", sub))
         .handler(handler_fn("sum", sum))
         .handler(handler_fn("id", identity))
+        .handler(handler_fn("add_to_all", add_to_all))
+        .handler(handler_fn("add_to_chord", add_to_chord))
+        .handler(handler_fn("expand", expand))
         .handler(handler_fn("slow", slow))
         .handler(handler_fn("flaky", flaky))
         .handler(handler_fn("note", note))

@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Canvas, MAX_DEPTH, Marks, Shape, Signature};
+use super::{Canvas, MAX_DEPTH, Marks, Shape, Siblings, Signature};
 use crate::{
-    plan::{Action, Call, Dynamic, Flow, Policy, Rule, StepNo},
+    plan::{Action, Amount, Call, Dynamic, Flow, Policy, Rule, StepNo},
     spec::{Builder, Guard, Path, Tree},
 };
 
@@ -58,6 +58,8 @@ pub(crate) enum Fault {
     Labels,
     /// It nests deeper than [`MAX_DEPTH`].
     Depth,
+    /// What only a group or a chord may have stands elsewhere.
+    NoGroup,
 }
 
 /// A call as it is checked: its kind, how many arguments it gets, and the names of others.
@@ -68,10 +70,28 @@ pub(crate) struct Called<'c> {
     pub(crate) at: &'c Path,
 }
 
+/// What is lowered.
+pub(crate) enum Whole<'c> {
+    /// A canvas; its value is that of the whole.
+    Canvas(&'c Canvas),
+    /// Members of a group that is elsewhere; the value is the list of theirs.
+    Members(&'c [Canvas]),
+}
+
+/// What stands around the whole.
+#[derive(Debug, Default)]
+pub(crate) struct Around {
+    /// Labels of all steps.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Whether failures are judged there.
+    pub(crate) contained: bool,
+}
+
 /// Adds the steps of a canvas to a plan under construction. `look` sees every call and
 /// gives its policy and title.
 pub(crate) fn lower(
-    canvas: &Canvas,
+    whole: &Whole<'_>,
+    around: Around,
     (args, kwargs): (&[Tree], &[(String, Tree)]),
     builder: &mut Builder,
     at: &Path,
@@ -82,13 +102,23 @@ pub(crate) fn lower(
         look,
         faults: vec![],
         own: vec![],
-        contained: 0,
-        labels: vec![],
+        contained: u32::from(around.contained),
+        called_back: vec![],
+        labels: vec![around.labels],
         crowded: false,
     };
     let incoming = lowering.incoming(args, kwargs);
-    let end = lowering.expression(canvas, &incoming, "", at);
-    Lowered { value: Flow::Output(end), faults: lowering.faults }
+    let value = match whole {
+        Whole::Canvas(canvas) => {
+            Flow::Output(lowering.expression(canvas, &incoming, "", at))
+        }
+        Whole::Members(members) => {
+            let mut ends = vec![];
+            lowering.members(members, &incoming, "", at, &mut ends);
+            Flow::List(ends)
+        }
+    };
+    Lowered { value, faults: lowering.faults }
 }
 
 fn given(tree: &Tree) -> Flow {
@@ -101,8 +131,10 @@ struct Lowering<'l> {
     faults: Vec<(Fault, Path)>,
     /// The steps of the expressions that are being lowered, without those of callbacks.
     own: Vec<StepNo>,
-    /// How many expressions around tolerate failures.
+    /// How many expressions around judge failures themselves.
     contained: u32,
+    /// The steps of callbacks so far, from and up to; outer ones come after inner ones.
+    called_back: Vec<(StepNo, StepNo)>,
     /// The labels of the expressions around.
     labels: Vec<BTreeMap<String, String>>,
     /// Whether labels are refused already: then no further ones are gathered.
@@ -150,9 +182,18 @@ impl Lowering<'_> {
         at: &Path,
     ) -> StepNo {
         let first = self.own.len();
-        if self.labels.len() >= MAX_DEPTH {
+        if self.labels.len() > MAX_DEPTH {
             self.fault(Fault::Depth, at);
             return self.pass(empty_list(), incoming, name);
+        }
+        let is_group = matches!(&canvas.shape, Shape::Group(_) | Shape::Chord { .. });
+        for (key, is_set) in [
+            ("tolerate", canvas.marks.tolerate.is_some()),
+            ("siblings", canvas.marks.siblings != Siblings::default()),
+        ] {
+            if is_set && !is_group {
+                self.fault(Fault::NoGroup, &at.key_name(key));
+            }
         }
         self.labels.push(canvas.marks.labels.clone());
         let end = match &canvas.shape {
@@ -185,7 +226,7 @@ impl Lowering<'_> {
                         &at.key("chunks"),
                     ));
                 }
-                self.join(parts, &Marks::default(), incoming, name)
+                self.join(parts, (None, vec![]), incoming, name)
             }
         };
         self.callbacks(&canvas.marks, first, end, name, at);
@@ -203,6 +244,7 @@ impl Lowering<'_> {
         at: &Path,
     ) {
         let contained = std::mem::take(&mut self.contained);
+        let begin = self.next();
         let succeeded = Incoming::of(end);
         let failed = match marks.on_failure.is_empty() {
             true => Incoming::default(),
@@ -210,7 +252,7 @@ impl Lowering<'_> {
             false => {
                 let steps = self.own.split_off(first);
                 let guard = self.guard(steps, Rule::DoneWithFailure);
-                let action = Action::Pass { value: Flow::Failure(end), tolerate: None };
+                let action = pass_on(Flow::Failure(end));
                 let name = join_names(name, "failure");
                 // It stands for the scope where another one is around it.
                 self.own.push(end);
@@ -235,6 +277,38 @@ impl Lowering<'_> {
         }
         self.contained = contained;
         self.own.truncate(own);
+        if self.next() > begin {
+            self.called_back.push((begin, self.next()));
+        }
+    }
+
+    /// The number of the next step.
+    fn next(&self) -> StepNo {
+        StepNo::try_from(self.builder.drafts.len()).unwrap_or(StepNo::MAX)
+    }
+
+    /// The steps from a number on that are no callbacks, as ranges.
+    fn without_callbacks(&self, from: StepNo) -> Vec<(StepNo, StepNo)> {
+        let mut ranges = vec![];
+        let mut upto = self.next();
+        // Those of an inner expression come before those around it, so from the last back
+        // every range that is not inside a later one is next.
+        for (begin, end) in self.called_back.iter().rev().copied() {
+            if end <= from {
+                break;
+            }
+            if end <= upto {
+                if end < upto {
+                    ranges.push((end, upto));
+                }
+                upto = begin;
+            }
+        }
+        if from < upto {
+            ranges.push((from, upto));
+        }
+        ranges.reverse();
+        ranges
     }
 
     fn call(
@@ -338,10 +412,14 @@ impl Lowering<'_> {
             return self.pass(empty_list(), incoming, name);
         }
         self.contained += u32::from(marks.tolerate.is_some());
-        let mut ends = vec![];
+        let (first, mut ends) = (self.next(), vec![]);
         self.members(members, incoming, name, at, &mut ends);
         self.contained -= u32::from(marks.tolerate.is_some());
-        self.join(ends, marks, incoming, name)
+        let cancel = match marks.siblings {
+            Siblings::Cancel => self.without_callbacks(first),
+            Siblings::Finish => vec![],
+        };
+        self.join(ends, (marks.tolerate, cancel), incoming, name)
     }
 
     /// The members of a group; those of a group among them are members too.
@@ -376,7 +454,11 @@ impl Lowering<'_> {
         let passed = match header {
             [] => incoming.with(empty_list()),
             header => {
-                let of_header = Marks { tolerate: marks.tolerate, ..Marks::default() };
+                let of_header = Marks {
+                    tolerate: marks.tolerate,
+                    siblings: marks.siblings,
+                    ..Marks::default()
+                };
                 let name = join_names(name, "header");
                 let at = at.key("header");
                 Incoming::of(self.group(header, &of_header, incoming, &name, &at))
@@ -407,34 +489,33 @@ impl Lowering<'_> {
             };
             ends.push(self.call(&signature, &alone, &below(name, n), at));
         }
-        self.join(ends, &Marks::default(), incoming, name)
+        self.join(ends, (None, vec![]), incoming, name)
     }
 
     /// The step that has the list of a fan-out.
     fn join(
         &mut self,
         ends: Vec<StepNo>,
-        marks: &Marks,
+        (tolerate, cancel): (Option<Amount>, Vec<(StepNo, StepNo)>),
         incoming: &Incoming,
         name: &str,
     ) -> StepNo {
         if ends.is_empty() {
             return self.pass(empty_list(), incoming, name);
         }
-        let tolerate = marks.tolerate;
         // What comes before is a need too: where that was skipped, so is the list, and where
         // only the members were, it is a list of nulls.
         let before = incoming.after.clone();
         let rule = if before.is_empty() { Rule::NoneFailed } else { Rule::Joined };
         let guard = self.guard([before, ends.clone()].concat(), rule);
-        let action = Action::Pass { value: Flow::List(ends), tolerate };
+        let action = Action::Pass { value: Flow::List(ends), tolerate, cancel };
         self.add(join_names(name, "join"), None, action, guard, Policy::default())
     }
 
     /// A step that has a value and runs nothing.
     fn pass(&mut self, value: Flow, incoming: &Incoming, name: &str) -> StepNo {
         let guard = self.guard(incoming.after.clone(), Rule::AllSucceeded);
-        let action = Action::Pass { value, tolerate: None };
+        let action = pass_on(value);
         self.add(join_names(name, "pass"), None, action, guard, Policy::default())
     }
 
@@ -452,13 +533,17 @@ impl Lowering<'_> {
         guard: Guard,
         policy: Policy,
     ) -> StepNo {
-        let no = StepNo::try_from(self.builder.drafts.len()).unwrap_or(StepNo::MAX);
+        let no = self.next();
         let contained = self.contained > 0;
         let policy = self.builder.policy(Policy { contained, ..policy });
         self.builder.add(name, title, action, guard, 0, policy);
         self.own.push(no);
         no
     }
+}
+
+fn pass_on(value: Flow) -> Action {
+    Action::Pass { value, tolerate: None, cancel: vec![] }
 }
 
 fn empty_list() -> Flow {

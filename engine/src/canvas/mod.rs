@@ -12,7 +12,9 @@ mod write;
 
 use std::collections::BTreeMap;
 
-pub(crate) use self::lower::{Called, Fault, MAX_LABEL, MAX_LABELS, lower};
+pub(crate) use self::lower::{
+    Around, Called, Fault, MAX_LABEL, MAX_LABELS, Whole, lower,
+};
 pub use self::typed::{
     Arguments, FailedStep, Failure, Flow, Member, Members, Step, chord, chunks, group,
     group_tolerating, map,
@@ -100,6 +102,18 @@ pub struct Marks {
     pub labels: BTreeMap<String, String>,
     /// How many members of a group or header may fail.
     pub tolerate: Option<Amount>,
+    /// What becomes of the other members once too many have failed.
+    pub siblings: Siblings,
+}
+
+/// What becomes of the members of a group once more of them have failed than may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Siblings {
+    /// They go on.
+    #[default]
+    Finish,
+    /// They are cancelled, and those that run are told to stop.
+    Cancel,
 }
 
 impl Canvas {
@@ -190,6 +204,13 @@ impl Canvas {
     #[must_use]
     pub fn tolerate(mut self, amount: Amount) -> Self {
         self.marks.tolerate = Some(amount);
+        self
+    }
+
+    /// What becomes of the members of a group or header once too many have failed.
+    #[must_use]
+    pub fn siblings(mut self, siblings: Siblings) -> Self {
+        self.marks.siblings = siblings;
         self
     }
 

@@ -8,7 +8,7 @@ use std::{borrow::Cow, marker::PhantomData};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Canvas, Shape, Signature};
+use super::{Canvas, Shape, Siblings, Signature};
 use crate::{Form, StepError, plan::Amount, spec::Tree};
 
 /// A kind, with the types of its input and its output.
@@ -139,6 +139,12 @@ pub trait Members<In> {
     fn members(self) -> Vec<Canvas>;
 }
 
+impl<Out> From<Flow<(), Out>> for Canvas {
+    fn from(flow: Flow<(), Out>) -> Self {
+        flow.canvas
+    }
+}
+
 impl<In, Out> Clone for Step<In, Out> {
     fn clone(&self) -> Self {
         Self {
@@ -245,6 +251,12 @@ impl<In, Out> Flow<In, Out> {
     #[must_use]
     pub fn on_failure<T>(self, callback: Flow<Failure, T>) -> Self {
         Self::new(self.canvas.on_failure(callback.canvas))
+    }
+
+    /// What becomes of the members of a group once too many have failed.
+    #[must_use]
+    pub fn siblings(self, siblings: Siblings) -> Self {
+        Self::new(self.canvas.siblings(siblings))
     }
 
     /// Labels all steps of the expression.

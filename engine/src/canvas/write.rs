@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::{Canvas, Marks, Shape, Signature};
+use super::{Canvas, Marks, Shape, Siblings, Signature};
 use crate::spec::Tree;
 
 type Entries = Vec<(String, Tree)>;
@@ -107,6 +107,9 @@ fn marks(marks: &Marks) -> Entries {
             share @ crate::plan::Amount::Percent(_) => Tree::String(share.to_string()),
         };
         entries.extend(entry("tolerate", value));
+    }
+    if marks.siblings == Siblings::Cancel {
+        entries.extend(entry("siblings", Tree::String("cancel".to_owned())));
     }
     entries
 }

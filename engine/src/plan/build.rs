@@ -95,6 +95,7 @@ impl Plan {
                 && (step.policy as usize) < stored.policies.len()
                 && (step.scope as usize) < stored.scopes.len()
                 && step.action.flows().all(|flow| flow.is_within(count))
+                && step.action.is_within(count)
         }) && stored.value.iter().all(|value| value.is_within(count));
         if !known {
             return Err("the plan refers to something it does not hold".to_owned());

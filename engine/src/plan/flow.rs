@@ -58,10 +58,19 @@ impl Action {
     pub fn tolerates(&self, no: StepNo) -> bool {
         match self {
             // Members stand in the order of their numbers.
-            Self::Pass { value: Flow::List(list), tolerate: Some(_) } => {
+            Self::Pass { value: Flow::List(list), tolerate: Some(_), .. } => {
                 list.binary_search(&no).is_ok()
             }
             _ => false,
+        }
+    }
+
+    pub(super) fn is_within(&self, steps: usize) -> bool {
+        match self {
+            Self::Pass { cancel, .. } => {
+                cancel.iter().all(|(from, to)| from < to && (*to as usize) <= steps)
+            }
+            Self::Run { .. } | Self::Join { .. } | Self::ForEach(_) => true,
         }
     }
 

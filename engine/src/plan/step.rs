@@ -69,6 +69,9 @@ pub enum Action {
         /// How many of a list may have failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tolerate: Option<Amount>,
+        /// Once more have failed: the ranges of steps, from and up to, that are cancelled.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cancel: Vec<(StepNo, StepNo)>,
     },
     /// Joins the last steps of a template and carries its output. Costs no slot.
     Join {

@@ -1,7 +1,7 @@
 //! [`Run::apply`]: one event, its transition, and what follows from it.
 //!
-//! Attempts are in `attempt`, expansions in `expand`, the change itself in `change`.
-//! Consequences are worked off from a list, not by
+//! Attempts are in `attempt`, expansions in `expand` and `grow`, stops in `halt`, the change
+//! itself in `change`. Consequences are worked off from a list, not by
 //! recursion: a chain of a million steps fails in one pass.
 
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Run {
             Event::Deferred { no, attempt, until, output } => {
                 self.expect(no, attempt, "deferred")?;
                 // Nothing is waited for after a stop.
-                if self.stopped {
+                if self.is_halted(no) {
                     self.finish(
                         no,
                         StepState::Cancelled,
@@ -68,6 +68,10 @@ impl Run {
             Event::Expanded { no, items, list } => {
                 self.expect_ready(no, "expanded")?;
                 self.expanded(no, items, list, at, &mut ended, &mut decisions);
+            }
+            Event::Grew { no, attempt, body, output } => {
+                self.expect(no, attempt, "grew")?;
+                self.grew(no, body, output, at, &mut ended, &mut decisions);
             }
             Event::Lost { no, charged, limit } => {
                 self.expect_running(no, "lost")?;
@@ -138,12 +142,13 @@ impl Run {
                 self.dependents_into(no, &mut dependents);
                 for dependent in dependents.drain(..) {
                     self.count_need(dependent, no);
+                    self.halt_siblings(dependent, at, ended, decisions);
                     if self.step_state(dependent) == StepState::Blocked {
                         self.decide(dependent, at, ended, decisions);
                     }
                 }
                 if let Some(parent) = self.child_ended(no, ended, decisions, at) {
-                    self.close_items(parent, at, ended, decisions);
+                    self.close_parent(parent, at, ended, decisions);
                 }
             }
             let failing = self.plan.fail_fast() && self.fatal > 0;
@@ -162,8 +167,12 @@ impl Run {
         // the join of a template: there the failure lies inside.
         let own = state != StepState::UpstreamFailed
             || matches!(self.step(need).action, Action::Join { .. });
-        let allowed = (own && self.policy(need).allow_failure)
-            || self.step(dependent).action.tolerates(need - self.base(need));
+        let allowed =
+            (own && self.policy(need).allow_failure) || self.tolerates(dependent, need);
+        // Where too many siblings failed, the join says so itself.
+        let ended_by_sibling = state == StepState::Cancelled
+            && self.is_halted(need)
+            && self.tolerates(dependent, need);
         let needs = &mut self.nodes[dependent as usize].needs;
         match state {
             StepState::Succeeded => needs.succeeded += 1,
@@ -175,6 +184,7 @@ impl Run {
                 }
             }
             StepState::Skipped => needs.skipped += 1,
+            StepState::Cancelled if ended_by_sibling => needs.allowed += 1,
             StepState::Cancelled => needs.cancelled += 1,
             StepState::Blocked
             | StepState::Ready
@@ -200,7 +210,7 @@ impl Run {
         };
         let (state, kind) = match verdict {
             Verdict::Wait => return,
-            Verdict::Run if self.stopped => {
+            Verdict::Run if self.is_halted(no) => {
                 (StepState::Cancelled, RecordKind::StepCancelled)
             }
             Verdict::Run => return self.allow(no, at, decisions),
@@ -278,41 +288,6 @@ impl Run {
                     self.finish(no, skipped, Some(error), at, ended, decisions);
                 }
                 _ => {}
-            }
-        }
-    }
-
-    /// Ends every step that has not started; running ones are told to stop.
-    pub(super) fn stop(
-        &mut self,
-        at: Timestamp,
-        ended: &mut Vec<StepNo>,
-        decisions: &mut Decisions,
-    ) {
-        self.stopped = true;
-        for no in 0..self.len() {
-            if self.folding.as_ref().is_some_and(|unfolded| unfolded.contains(&no)) {
-                continue;
-            }
-            match self.step_state(no) {
-                StepState::Blocked | StepState::Ready | StepState::Waiting => {
-                    decisions.records.push(Record::step(
-                        RecordKind::StepCancelled,
-                        no,
-                        at,
-                    ));
-                    self.end(no, StepState::Cancelled, at, ended);
-                }
-                StepState::Running if !self.expanded.contains_key(&no) => {
-                    decisions.stop.push(no);
-                }
-                StepState::Running
-                | StepState::Succeeded
-                | StepState::Failed
-                | StepState::UpstreamFailed
-                | StepState::Skipped
-                | StepState::Cancelled
-                | StepState::Quarantined => {}
             }
         }
     }

@@ -85,7 +85,9 @@ impl Run {
                 decisions,
             );
         }
-        if self.cancelling || (self.stopped && error.class == ErrorClass::Cancelled) {
+        if self.cancelling
+            || (error.class == ErrorClass::Cancelled && self.is_halted(no))
+        {
             return self.finish(
                 no,
                 StepState::Cancelled,
@@ -121,7 +123,7 @@ impl Run {
     ) -> Option<Timestamp> {
         let policy = self.policy(no);
         let node = &self.nodes[no as usize];
-        if self.stopped
+        if self.is_halted(no)
             || policy.at_most_once
             || node.failures >= policy.retry.max_retries
             || !policy.retry.covers(error)
@@ -153,7 +155,7 @@ impl Run {
             return self.failed(no, error, at, ended, decisions);
         }
         // Nothing starts after a stop, so a step that would start again has ended.
-        if self.stopped {
+        if self.is_halted(no) {
             return self.finish(
                 no,
                 StepState::Cancelled,

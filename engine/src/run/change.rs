@@ -121,6 +121,7 @@ impl Run {
             output: None,
             error: self.errors.get(&no).cloned(),
             expansion: None,
+            body: None,
         }
     }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::{ProjectState, StepState, WaitReason};
-use crate::{StepError, Timestamp, plan::StepNo};
+use crate::{
+    StepError, Timestamp,
+    plan::{Plan, StepNo},
+};
 
 /// An output on its way from the handler to the store: bytes exactly as received.
 pub type Output = Arc<RawValue>;
@@ -69,6 +72,18 @@ pub enum Event {
         /// The items, as a JSON list.
         list: Output,
     },
+    /// The running attempt ended with a plan: it becomes these steps, or it has an output
+    /// and adds them to the group that it is a member of.
+    Grew {
+        /// The step.
+        no: StepNo,
+        /// The attempt, which must be the running one.
+        attempt: u32,
+        /// The steps.
+        body: Arc<Plan>,
+        /// Its output, where it only adds to its group.
+        output: Option<Output>,
+    },
     /// The process that ran an attempt is dead.
     Lost {
         /// The step.
@@ -123,16 +138,18 @@ pub struct Fact {
     pub output: Option<Output>,
     /// Why it failed, was skipped or was quarantined.
     pub error: Option<StepError>,
-    /// For a running `for_each`: its items.
+    /// For one that became many, or added some: their numbers.
     pub expansion: Option<Expansion>,
+    /// What it became, or added; `None` for a `for_each`, whose plan has it.
+    pub body: Option<Arc<Plan>>,
 }
 
-/// The numbers of the children of a `for_each`.
+/// The numbers of the children of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expansion {
     /// The number of the first child step.
     pub first: StepNo,
-    /// How many items there are.
+    /// How many items there are; one where the step became a canvas.
     pub items: u32,
 }
 

@@ -1,23 +1,30 @@
-//! Expansion: the children of a `for_each`, appended as a range of step numbers.
+//! Expansion: the children of a step, appended as a range of step numbers.
 //!
 //! A fragment is `items` copies of a body plan. Nothing is stored per child until it
-//! runs; its numbers follow from the fragment.
+//! runs; its numbers follow from the fragment. What a handler makes of its step is in
+//! `grow`.
 
 use std::sync::Arc;
 
-use super::{Decisions, Expansion, Node, Output, Record, RecordKind, Run, StepState};
+use super::{
+    Decisions, Expansion, Node, Output, Record, RecordKind, Run, StepState,
+    grow::Growth,
+};
 use crate::{
     StepError, Timestamp,
-    plan::{Action, Amount, ForEach, Plan, Step, StepNo},
+    plan::{Action, Amount, Flow, ForEach, Plan, Step, StepNo},
 };
 
-/// The children of one `for_each` step.
+/// The children of one step.
 #[derive(Clone, Debug)]
 pub(super) struct Fragment {
     pub(super) parent: StepNo,
+    pub(super) growth: Growth,
     pub(super) first: StepNo,
     pub(super) items: u32,
     pub(super) body: Arc<Plan>,
+    /// The number in the body of the step that has the value of an item.
+    pub(super) result: StepNo,
     /// How many items may be in flight.
     window: u32,
     /// The next item that has not been let in by the window.
@@ -38,7 +45,7 @@ pub enum Place {
     Plan,
     /// A step of a body.
     Child {
-        /// The `for_each` step.
+        /// The step that became many.
         parent: StepNo,
         /// The index of the item.
         item: u32,
@@ -70,7 +77,7 @@ impl Run {
         self.fragment_of(no).map_or(Place::Plan, |fragment| fragment.place(no))
     }
 
-    fn fragment_of(&self, no: StepNo) -> Option<&Fragment> {
+    pub(super) fn fragment_of(&self, no: StepNo) -> Option<&Fragment> {
         if no < self.plan.len() {
             return None;
         }
@@ -106,7 +113,8 @@ impl Run {
     /// The steps that `no` needs, as step numbers.
     pub fn needs(&self, no: StepNo) -> impl Iterator<Item = StepNo> + '_ {
         let base = self.base(no);
-        self.step(no).needs.iter().map(move |need| base + need)
+        let planned = self.step(no).needs.iter().map(move |need| base + need);
+        planned.chain(self.added_to(no))
     }
 
     /// The steps that need `no`, appended to `into`.
@@ -114,6 +122,7 @@ impl Run {
         let base = self.base(no);
         let (plan, local) = self.local(no);
         into.extend(plan.dependents(local).map(|dependent| base + dependent));
+        into.extend(self.joined_by(no));
     }
 
     /// The length of the longest path from `no` to the end of the project.
@@ -136,8 +145,10 @@ impl Run {
                 None => format!("#{no}"),
             },
             Place::Child { parent, item, .. } => {
+                let is_item = self.growth(no) == Some(Growth::Items);
                 let parent = self.name(parent);
                 match self.step(no).name.as_str() {
+                    name if !is_item => format!("{parent}/{name}"),
                     "" => format!("{parent}[{item}]"),
                     name => format!("{parent}[{item}]/{name}"),
                 }
@@ -147,42 +158,43 @@ impl Run {
 
     /// Finds a step by its full name, children included.
     pub fn find(&self, name: &str) -> Option<StepNo> {
-        if let Some(no) = self.plan.find(name) {
-            return Some(no);
-        }
-        // Task names hold no brackets, so the first one ends the name of the parent.
-        let (parent, rest) = name.split_once('[')?;
-        let mut no = self.plan.find(parent)?;
-        let mut rest = rest;
-        loop {
-            let (item, tail) = rest.split_once(']')?;
-            let fragment = &self.fragments[*self.expanded.get(&no)?];
-            let item =
-                item.parse::<u32>().ok().filter(|item| *item < fragment.items)?;
-            let (inner, next) =
-                match tail.strip_prefix('/').unwrap_or(tail).split_once('[') {
-                    Some((inner, next)) => (inner, Some(next)),
-                    None => (tail.strip_prefix('/').unwrap_or(tail), None),
-                };
-            let local = fragment.body.find(inner)?;
-            no = fragment.first + item * fragment.body.len() + local;
-            match next {
-                Some(next) => rest = next,
-                None => return Some(no),
+        let (mut plan, mut base, mut rest) = (&self.plan, 0, name);
+        'deeper: loop {
+            if let Some(local) = plan.find(rest) {
+                return Some(base + local);
             }
+            // Names of tasks in templates hold slashes too, so every one may be the end of
+            // the name of a parent.
+            for (at, mark) in rest.match_indices(['/', '[']) {
+                let parent = plan.find(&rest[..at]).map(|local| base + local);
+                let Some(index) = parent.and_then(|no| self.expanded.get(&no)) else {
+                    continue;
+                };
+                let fragment = &self.fragments[*index];
+                let (item, tail) = match mark {
+                    "/" => ("0", &rest[at + 1..]),
+                    _ => rest[at + 1..].split_once(']')?,
+                };
+                let item =
+                    item.parse::<u32>().ok().filter(|item| *item < fragment.items)?;
+                base = fragment.first + item * fragment.body.len();
+                (plan, rest) = (&fragment.body, tail.strip_prefix('/').unwrap_or(tail));
+                continue 'deeper;
+            }
+            return None;
         }
     }
 
-    /// The results of the items of a `for_each`, in item order.
+    /// The steps that have the values of the items of a step, in item order.
     pub fn results(&self, parent: StepNo) -> impl Iterator<Item = StepNo> + '_ {
         self.expanded.get(&parent).into_iter().flat_map(|at| {
             let fragment = &self.fragments[*at];
-            let size = fragment.body.len();
-            (0..fragment.items).map(move |item| fragment.first + item * size + size - 1)
+            let (size, result) = (fragment.body.len(), fragment.result);
+            (0..fragment.items).map(move |item| fragment.first + item * size + result)
         })
     }
 
-    /// The children of a `for_each`, in number order.
+    /// The children of a step, in number order.
     pub fn children(&self, parent: StepNo) -> std::ops::Range<StepNo> {
         self.expanded.get(&parent).map_or(0..0, |at| {
             let fragment = &self.fragments[*at];
@@ -193,6 +205,9 @@ impl Run {
     /// How many items of a `for_each` have ended, and of how many.
     pub fn items_done(&self, parent: StepNo) -> Option<(u32, u32)> {
         let fragment = &self.fragments[*self.expanded.get(&parent)?];
+        if fragment.growth != Growth::Items {
+            return None;
+        }
         let done = self
             .results(parent)
             .filter(|result| self.step_state(*result).is_terminal())
@@ -207,8 +222,8 @@ impl Run {
         }
     }
 
-    /// Appends the children of `parent` and lets the first of them in.
-    pub(super) fn add_fragment(
+    /// Appends the children of a `for_each` and lets the first of them in.
+    pub(super) fn add_items(
         &mut self,
         parent: StepNo,
         items: u32,
@@ -216,9 +231,25 @@ impl Run {
         decisions: &mut Decisions,
         at: Timestamp,
     ) -> StepNo {
-        let first = self.len();
-        let Some(for_each) = Self::for_each(self.step(parent)) else { return first };
+        let Some(for_each) = Self::for_each(self.step(parent)) else {
+            return self.len();
+        };
         let (body, window) = (Arc::clone(&for_each.body.0), for_each.window);
+        let of = (parent, Growth::Items);
+        let first = self.add_fragment(of, items, body, window.unwrap_or(u32::MAX));
+        self.slide(parent, ended, decisions, at);
+        first
+    }
+
+    /// Appends the children of `parent`; none of them is let in yet.
+    pub(super) fn add_fragment(
+        &mut self,
+        (parent, growth): (StepNo, Growth),
+        items: u32,
+        body: Arc<Plan>,
+        window: u32,
+    ) -> StepNo {
+        let first = self.len();
         // A list that is expanded anew is another generation of children, so that their
         // idempotency keys are others too.
         let generation = self.nodes[parent as usize].generation;
@@ -229,12 +260,18 @@ impl Run {
         let open = items * body.len();
         self.counts[StepState::Blocked as usize] += open;
         self.open += open;
+        let result = match body.value() {
+            Some(Flow::Output(no)) => *no,
+            _ => body.len().saturating_sub(1),
+        };
         let fragment = Fragment {
             parent,
+            growth,
             first,
             items,
             body,
-            window: window.unwrap_or(u32::MAX),
+            result,
+            window,
             next: 0,
             in_flight: 0,
             open,
@@ -243,12 +280,11 @@ impl Run {
         };
         self.expanded.insert(parent, self.fragments.len());
         self.fragments.push(fragment);
-        self.slide(parent, ended, decisions, at);
         first
     }
 
     /// Lets items in while the window has room.
-    fn slide(
+    pub(super) fn slide(
         &mut self,
         parent: StepNo,
         ended: &mut Vec<StepNo>,
@@ -264,7 +300,7 @@ impl Run {
             }
             let item = fragment.next;
             fragment.next += 1;
-            let result = fragment.first + (item + 1) * fragment.body.len() - 1;
+            let result = fragment.first + item * fragment.body.len() + fragment.result;
             // After a replay an item may have ended before the window came to it.
             if !self.nodes[result as usize].state.is_terminal() {
                 fragment.in_flight += 1;
@@ -294,7 +330,7 @@ impl Run {
         }
     }
 
-    /// Takes note that a child ended; returns the parent when that was the last one.
+    /// Takes note that a child ended; returns the parent when it ends with that.
     pub(super) fn child_ended(
         &mut self,
         no: StepNo,
@@ -309,7 +345,13 @@ impl Run {
         let allowed = self.policy(no).allow_failure;
         let fragment = &mut self.fragments[self.expanded[&parent]];
         fragment.open -= 1;
-        if local + 1 == fragment.body.len() {
+        match fragment.growth {
+            Growth::Items => {}
+            // What else is in it are callbacks, and what they ended with changes nothing.
+            Growth::Replaced => return (local == fragment.result).then_some(parent),
+            Growth::Joined { .. } => return None,
+        }
+        if local == fragment.result {
             match state {
                 StepState::Failed
                 | StepState::UpstreamFailed
@@ -341,7 +383,10 @@ impl Run {
     }
 
     /// How a `for_each` whose children have all ended ends itself.
-    fn verdict_on_items(&self, parent: StepNo) -> (StepState, RecordKind, u32) {
+    pub(super) fn verdict_on_items(
+        &self,
+        parent: StepNo,
+    ) -> (StepState, RecordKind, u32) {
         let fragment = &self.fragments[self.expanded[&parent]];
         let tolerated = Self::for_each(self.step(parent))
             .and_then(|for_each| for_each.tolerate)
@@ -371,30 +416,37 @@ impl Run {
         node.started_at = Some(at);
         node.began_at = Some(at);
         decisions.records.push(Record::step(RecordKind::StepExpanded, no, at));
-        let first = self.add_fragment(no, items, ended, decisions, at);
+        let first = self.add_items(no, items, ended, decisions, at);
         let mut fact = self.fact(no);
         fact.output = Some(list);
         fact.expansion = Some(Expansion { first, items });
         decisions.facts.push(fact);
         if items == 0 {
-            self.close_items(no, at, ended, decisions);
+            self.close_parent(no, at, ended, decisions);
         }
     }
 
-    /// All children of a `for_each` have ended: it ends too, without a row of its own.
-    pub(super) fn close_items(
+    /// The children of a step have decided how it ends: it does, without a row of its own.
+    pub(super) fn close_parent(
         &mut self,
         parent: StepNo,
         at: Timestamp,
         ended: &mut Vec<StepNo>,
         decisions: &mut Decisions,
     ) {
-        let (state, kind, failed) = self.verdict_on_items(parent);
+        let (state, kind, error) = match self.results(parent).next() {
+            Some(result) if self.growth(result) == Some(Growth::Replaced) => {
+                self.verdict_on_value(result)
+            }
+            _ => {
+                let (state, kind, failed) = self.verdict_on_items(parent);
+                let items = self.items_done(parent).map_or(0, |(_, items)| items);
+                let message = format!("{failed} of {items} items failed");
+                (state, kind, Some(StepError::fail("items_failed", message)))
+            }
+        };
         let mut record = Record::step(kind, parent, at);
-        if state == StepState::Failed {
-            let items = self.items_done(parent).map_or(0, |(_, items)| items);
-            let message = format!("{failed} of {items} items failed");
-            let error = StepError::fail("items_failed", message);
+        if let Some(error) = error.filter(|_| state == StepState::Failed) {
             record.error = Some(error.clone());
             self.errors.insert(parent, error);
         }

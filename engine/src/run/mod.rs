@@ -17,6 +17,8 @@ mod change;
 mod chart;
 mod event;
 mod expand;
+mod grow;
+mod halt;
 mod order;
 mod ready;
 mod replay;
@@ -27,6 +29,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -37,6 +40,7 @@ pub use self::{
         RecordKind,
     },
     expand::Place,
+    grow::Source,
     order::SetBack,
     ready::ReadyQueue,
     replay::Replay,
@@ -54,8 +58,12 @@ pub struct Run {
     plan: Arc<Plan>,
     nodes: Vec<Node>,
     fragments: Vec<Fragment>,
-    /// Which fragment a `for_each` step has become.
+    /// Which fragment a step has become, or has added.
     expanded: HashMap<StepNo, usize>,
+    /// Which steps have added members to a group, by its join.
+    joins: HashMap<StepNo, Vec<StepNo>>,
+    /// Steps that were ended because a sibling failed.
+    halted: Vec<Range<StepNo>>,
     /// Why steps wait; only for waiting ones.
     waits: HashMap<StepNo, Wait>,
     /// Why steps failed or were skipped.
@@ -148,6 +156,8 @@ impl Run {
             nodes,
             fragments: vec![],
             expanded: HashMap::new(),
+            joins: HashMap::new(),
+            halted: vec![],
             waits: HashMap::new(),
             errors: HashMap::new(),
             timers: BTreeSet::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Place, Run};
+use super::Run;
 use crate::plan::StepNo;
 
 impl Run {
@@ -36,7 +36,7 @@ impl Run {
             // The list may be another one: none of the old children stays.
             stack.extend(self.children(no));
             let mut child = no;
-            while let Place::Child { parent, .. } = self.place(child) {
+            while let Some(parent) = self.influenced(child) {
                 if set_back.steps.contains(&parent) || !set_back.kept.insert(parent) {
                     break;
                 }
@@ -53,7 +53,7 @@ impl Run {
 pub struct SetBack {
     /// Steps that run again.
     pub steps: BTreeSet<StepNo>,
-    /// Every `for_each` that keeps its list and ends again with its children.
+    /// Every step that keeps its children and ends again with them.
     pub kept: BTreeSet<StepNo>,
 }
 

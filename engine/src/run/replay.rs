@@ -1,7 +1,7 @@
 //! Replay: which steps of an ended project run again, and which rows that sets back.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -29,12 +29,12 @@ impl Run {
     pub fn failed_steps(&self) -> BTreeSet<StepNo> {
         self.steps_in_use()
             .filter(|no| {
-                let tolerated = self.parent(*no).is_some_and(|parent| {
-                    self.step_state(parent) == StepState::Succeeded
+                let tolerated = self.judge(*no).is_some_and(|judge| {
+                    self.step_state(judge) == StepState::Succeeded
                 });
                 match self.step_state(*no) {
-                    // A `for_each` that has children fails because of them.
-                    _ if !self.children(*no).is_empty() => false,
+                    // A step that became others fails because of them.
+                    _ if self.became_others(*no) => false,
                     StepState::Cancelled => true,
                     StepState::Failed | StepState::Quarantined => {
                         !tolerated && !self.policy(*no).allow_failure
@@ -108,7 +108,30 @@ impl Run {
         replay
     }
 
-    /// The `for_each` that a step is a child of.
+    /// Who decides whether the failure of a step counts: the nearest group around it that
+    /// tolerates some, or the step whose child it is.
+    fn judge(&self, no: StepNo) -> Option<StepNo> {
+        if !self.policy(no).contained {
+            return None;
+        }
+        let mut seen = BTreeSet::from([no]);
+        let mut steps = VecDeque::from([no]);
+        let mut dependents = vec![];
+        while let Some(at) = steps.pop_front() {
+            self.dependents_into(at, &mut dependents);
+            for dependent in dependents.drain(..) {
+                if self.tolerates(dependent, at) {
+                    return Some(dependent);
+                }
+                if seen.insert(dependent) {
+                    steps.push_back(dependent);
+                }
+            }
+        }
+        self.parent(no)
+    }
+
+    /// The step that a step is a child of.
     pub fn parent(&self, no: StepNo) -> Option<StepNo> {
         match self.place(no) {
             super::Place::Plan => None,
@@ -149,6 +172,7 @@ impl Fact {
             output: None,
             error: None,
             expansion: None,
+            body: None,
         }
     }
 }

@@ -121,16 +121,21 @@ impl Run {
             StepState::Running => {
                 self.leave_wait(fact.no);
                 self.enter(fact.no, StepState::Running, fact.at);
-                match fact.expansion {
-                    Some(expansion) => {
+                match (fact.expansion, &fact.body) {
+                    (Some(expansion), Some(body)) => {
+                        self.pad(expansion.first);
+                        let body = Arc::clone(body);
+                        self.become_canvas(fact.no, body, fact.at, ended, decisions);
+                    }
+                    (Some(expansion), None) => {
                         self.pad(expansion.first);
                         let (no, items) = (fact.no, expansion.items);
-                        self.add_fragment(no, items, ended, decisions, fact.at);
+                        self.add_items(no, items, ended, decisions, fact.at);
                         if items == 0 {
-                            self.close_items(no, fact.at, ended, decisions);
+                            self.close_parent(no, fact.at, ended, decisions);
                         }
                     }
-                    None => self.busy += 1,
+                    (None, _) => self.busy += 1,
                 }
             }
             StepState::Waiting => {
@@ -147,7 +152,15 @@ impl Run {
             | StepState::UpstreamFailed
             | StepState::Skipped
             | StepState::Cancelled
-            | StepState::Quarantined => self.end(fact.no, fact.state, fact.at, ended),
+            | StepState::Quarantined => {
+                self.end(fact.no, fact.state, fact.at, ended);
+                if let (Some(expansion), Some(body)) = (fact.expansion, &fact.body) {
+                    self.pad(expansion.first);
+                    if self.join_members(fact.no, Arc::clone(body)).is_some() {
+                        self.slide(fact.no, ended, decisions, fact.at);
+                    }
+                }
+            }
         }
     }
 

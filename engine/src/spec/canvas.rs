@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     canvas::{
-        Called, Canvas, Fault, MAX_DEPTH, MAX_LABEL, MAX_LABELS, Marks, Shape,
-        Signature, lower,
+        Around, Called, Canvas, Fault, MAX_DEPTH, MAX_LABEL, MAX_LABELS, Marks, Shape,
+        Siblings, Signature, Whole, lower,
     },
-    plan::Scope,
+    plan::{Plan, Scope},
 };
 
 const SHAPES: &[&str] =
@@ -64,7 +64,7 @@ pub(super) fn read(
                 }
             };
             let own: &[&str] = if named == ["kind"] { SIGNATURE } else { &named };
-            let marks = marks(entries, own, shape.as_ref(), at, depth, findings);
+            let marks = marks(entries, own, at, depth, findings);
             Some(Canvas { shape: shape?, marks })
         }
         other => {
@@ -233,7 +233,6 @@ fn members(
 fn marks(
     entries: &[(String, Tree)],
     own: &[&str],
-    shape: Option<&Shape>,
     at: &At<'_>,
     depth: usize,
     findings: &mut Findings,
@@ -246,24 +245,20 @@ fn marks(
             "on_success" => marks.on_success = list(value, &here, depth, findings),
             "on_failure" => marks.on_failure = list(value, &here, depth, findings),
             "labels" => marks.labels = labels(value, &here, findings),
-            "tolerate" => {
-                if !matches!(shape, Some(Shape::Group(_) | Shape::Chord { .. }) | None)
-                {
-                    let message = "`tolerate` belongs to a group or a chord";
-                    let help = "remove it, or put the members into a group";
-                    let found = Diagnostic::error("bad_canvas", message).help(help);
-                    findings.add(found, &at.name(key));
+            "tolerate" => marks.tolerate = amount(value, 0, &here, findings),
+            "siblings" => match value {
+                Tree::String(text) if text == "finish" => {}
+                Tree::String(text) if text == "cancel" => {
+                    marks.siblings = Siblings::Cancel;
                 }
-                marks.tolerate = amount(value, 0, &here, findings);
-            }
-            // The others go on: what `cancel` asks for is not there yet.
-            "siblings" if matches!(value, Tree::String(text) if text == "finish") => {}
-            "siblings" => {
-                let message = "only `siblings: finish` is supported yet";
-                let help = "remove it; the other members finish";
-                findings
-                    .add(Diagnostic::error("unsupported", message).help(help), &here);
-            }
+                _ => {
+                    let message = "`siblings` is `finish` or `cancel`";
+                    let help = "write `cancel` to stop the other members when too many \
+                                have failed, or remove it";
+                    let found = Diagnostic::error("bad_value", message).help(help);
+                    findings.add(found, &here);
+                }
+            },
             other => {
                 let known: Vec<&str> = own.iter().chain(MARKS).copied().collect();
                 unknown(other, &known, at, findings);
@@ -283,11 +278,27 @@ pub(super) fn compile(
 ) -> Option<Compiled> {
     let inputs = resolve_inputs(document, options.inputs, findings);
     check_settings(document, findings);
+    Compiler::new(document, options, findings).check_kinds_of_defaults();
+    let (whole, around) = (Whole::Canvas(canvas), Around::default());
+    let place = Place::top();
+    let plan = plan(&whole, around, &place, document, options, limit, findings)?;
+    let steps = plan.len() as usize;
+    Some(Compiled::of(document, plan, inputs, steps))
+}
+
+/// Lowers a canvas to a plan.
+pub(super) fn plan(
+    whole: &Whole<'_>,
+    around: Around,
+    place: &Place,
+    document: &Document,
+    options: &CompileOptions<'_>,
+    limit: usize,
+    findings: &mut Findings,
+) -> Option<Plan> {
     let mut compiler = Compiler::new(document, options, findings);
-    compiler.check_kinds_of_defaults();
     let mut builder = Builder::new(vec![Scope::Root]);
     let at = Path::default().key("canvas");
-    let place = Place::top();
     let mut look = |called: &Called<'_>| {
         let kind = &called.signature.kind;
         if let Some((wrong, help)) = fault(kind) {
@@ -305,10 +316,10 @@ pub(super) fn compile(
         let task = Task { name: "options".to_owned(), kind, ..task };
         let here = Place { at: called.at.clone(), ..Place::top() };
         compiler.keys_fit(&task, &here);
-        (compiler.merged(&task, &called.signature.kind, &place), task.title)
+        (compiler.merged(&task, &called.signature.kind, place), task.title)
     };
     let incoming = (document.args.as_slice(), document.kwargs.as_slice());
-    let lowered = lower(canvas, incoming, &mut builder, &at, &mut look);
+    let lowered = lower(whole, around, incoming, &mut builder, &at, &mut look);
     for (fault, path) in lowered.faults {
         findings.add_path(described(fault), path);
     }
@@ -320,7 +331,7 @@ pub(super) fn compile(
         return None;
     }
     match build(builder, document, Some(lowered.value)) {
-        Ok(plan) => Some(Compiled::of(document, plan, inputs, steps)),
+        Ok(plan) => Some(plan),
         Err(problems) => {
             for problem in problems {
                 findings.add_path(from_problem(&problem), at.clone());
@@ -345,6 +356,11 @@ fn described(fault: Fault) -> Diagnostic {
                 .help("it has those of all expressions around it; remove some")
         }
         Fault::Depth => too_deep(),
+        Fault::NoGroup => {
+            let message = "`tolerate` and `siblings` belong to a group or a chord";
+            let help = "remove it, or put the members into a group";
+            Diagnostic::error("bad_canvas", message).help(help)
+        }
     }
 }
 

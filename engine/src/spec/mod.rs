@@ -16,6 +16,7 @@ mod files;
 mod fits;
 mod for_each;
 mod graph;
+mod grow;
 mod handlers;
 mod inputs;
 mod json;
@@ -36,7 +37,10 @@ mod yaml;
 /// The JSON Schema of the project document.
 pub const SCHEMA: &str = include_str!("schema.json");
 
-pub(crate) use self::builder::{Builder, Guard};
+pub(crate) use self::{
+    builder::{Builder, Guard},
+    grow::{expansion, members},
+};
 pub use self::{
     compile::{CompileOptions, Compiled},
     diagnostic::{Diagnostic, Severity},

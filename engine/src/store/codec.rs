@@ -3,12 +3,15 @@
 //! Neighbouring lines that differ only in the number of the step (a hundred thousand
 //! cancelled steps) are one entry with a count.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Delivery;
 use crate::{
     StepError, Timestamp,
+    plan::Plan,
     run::{Record, RecordKind},
 };
 
@@ -19,6 +22,8 @@ struct PackedDelivery<'a> {
     output: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a StepError>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -31,6 +36,7 @@ pub(super) fn encode_delivery(delivery: &Delivery) -> Vec<u8> {
     let none = PackedDelivery {
         output: None,
         until: None,
+        body: None,
         error: None,
         skipped: false,
         lost: false,
@@ -42,6 +48,12 @@ pub(super) fn encode_delivery(delivery: &Delivery) -> Vec<u8> {
             until: Some(until.as_micros()),
             ..none
         },
+        Delivery::Grown { body, output } => {
+            // A plan is stored as JSON.
+            let body = serde_json::from_slice(body.bytes()).unwrap_or(RawValue::NULL);
+            let output = output.as_deref();
+            PackedDelivery { output, body: Some(body), ..none }
+        }
         Delivery::ConditionFalse => PackedDelivery { skipped: true, ..none },
         Delivery::Lost => PackedDelivery { lost: true, ..none },
         Delivery::Failed(error) => PackedDelivery { error: Some(error), ..none },
@@ -56,6 +68,8 @@ pub(super) fn decode_delivery(body: &[u8]) -> Result<Delivery, serde_json::Error
         #[serde(borrow, default)]
         output: Option<&'a RawValue>,
         until: Option<i64>,
+        #[serde(borrow, default)]
+        body: Option<&'a RawValue>,
         error: Option<StepError>,
         #[serde(default)]
         skipped: bool,
@@ -65,8 +79,14 @@ pub(super) fn decode_delivery(body: &[u8]) -> Result<Delivery, serde_json::Error
     let stored: Stored<'_> = serde_json::from_slice(body)?;
     let output = || {
         let null = || RawValue::NULL.to_owned();
-        std::sync::Arc::from(stored.output.map_or_else(null, ToOwned::to_owned))
+        Arc::from(stored.output.map_or_else(null, ToOwned::to_owned))
     };
+    if let Some(body) = stored.body {
+        let body = Plan::from_bytes(&Arc::from(body.get().as_bytes()));
+        let body = body.map_err(serde::de::Error::custom)?;
+        let output = stored.output.map(|_| output());
+        return Ok(Delivery::Grown { body: Arc::new(body), output });
+    }
     Ok(match (stored.error, stored.until) {
         _ if stored.skipped => Delivery::ConditionFalse,
         _ if stored.lost => Delivery::Lost,

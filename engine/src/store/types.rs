@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     ProjectId, SessionId, StepError, Timestamp,
-    plan::StepNo,
+    plan::{Plan, StepNo},
     run::{Fact, Output, PastAttempt, ProjectState, Record, Restored},
 };
 
@@ -203,6 +203,13 @@ pub enum Delivery {
         until: Timestamp,
         /// With what.
         output: Output,
+    },
+    /// It became these steps; or it has an output, and adds them to its group.
+    Grown {
+        /// The steps.
+        body: Arc<Plan>,
+        /// The output.
+        output: Option<Output>,
     },
     /// Its condition was false: it never began.
     ConditionFalse,

@@ -6,7 +6,10 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use super::Message;
+use super::{
+    Config, Message,
+    grow::{End, Ground, grown, mask_canvas},
+};
 use crate::{
     Clock, Context, ErrorClass, Handler, Outcome, ProjectId, StepError, Timestamp,
     plan::StepNo, spec::format_duration, store::MAX_OUTPUT,
@@ -33,7 +36,8 @@ pub(super) struct Attempt {
     pub(super) hard: Option<Duration>,
     /// Fires when the project wants the attempt to stop.
     pub(super) stop: CancellationToken,
-    pub(super) clock: Clock,
+    pub(super) ground: Ground,
+    pub(super) config: Arc<Config>,
     pub(super) inbox: UnboundedSender<Message>,
 }
 
@@ -42,22 +46,39 @@ impl Attempt {
     pub(super) async fn run(self) {
         let (key, inbox, context) =
             (self.key, self.inbox.clone(), self.context.clone());
-        let at = self.clock.now();
-        let result = self.supervise(at).await;
-        let result = result
-            .and_then(check_size)
-            .and_then(|outcome| mask_outcome(&context, outcome))
-            .map_err(|error| StepError {
-                message: context.mask(error.message),
-                code: context.mask(error.code.into_owned()).into(),
-                ..error
-            });
+        let at = self.config.clock.now();
+        let result = self.end(at).await.map_err(|error| StepError {
+            message: context.mask(error.message),
+            code: context.mask(error.code.into_owned()).into(),
+            ..error
+        });
         // The scheduler is gone only when the process ends.
         let _ = inbox.send(Message::Ended { key, result });
     }
 
-    async fn supervise(self, started: Timestamp) -> Result<Outcome, StepError> {
-        let Self { handler, context, input, soft, hard, stop, clock, .. } = self;
+    async fn end(self, started: Timestamp) -> Result<End, StepError> {
+        let Self { handler, context, input, soft, hard, stop, ground, config, .. } =
+            self;
+        let clock = config.clock.clone();
+        let limits = (soft, hard);
+        let work = (handler, context.clone(), input);
+        let outcome = supervise(work, started, limits, stop, clock).await?;
+        let outcome = check_size(outcome)?;
+        let outcome = mask_outcome(&context, outcome)?;
+        grown(&context, ground, &config, outcome).await
+    }
+}
+
+type Work = (Arc<dyn Handler>, Context, Box<RawValue>);
+
+async fn supervise(
+    (handler, context, input): Work,
+    started: Timestamp,
+    (soft, hard): (Option<Duration>, Option<Duration>),
+    stop: CancellationToken,
+    clock: Clock,
+) -> Result<Outcome, StepError> {
+    {
         let token = context.cancellation().clone();
         // A task of its own: a panic is caught, and a handler that never yields cannot
         // keep the time limits from being noticed.
@@ -139,6 +160,7 @@ fn describe_panic(error: tokio::task::JoinError) -> StepError {
 fn check_size(outcome: Outcome) -> Result<Outcome, StepError> {
     let output = match &outcome {
         Outcome::Done(output) | Outcome::After { output, .. } => output,
+        Outcome::Expand { .. } => return Ok(outcome),
     };
     let size = output.get().len();
     if size > MAX_OUTPUT {
@@ -163,6 +185,11 @@ fn mask_outcome(context: &Context, outcome: Outcome) -> Result<Outcome, StepErro
         Outcome::Done(output) => Outcome::Done(mask(output)?),
         Outcome::After { wait, output } => {
             Outcome::After { wait, output: mask(output)? }
+        }
+        Outcome::Expand { canvas, mut args } => {
+            args.iter_mut().for_each(|arg| mask_value(context, arg));
+            let canvas = mask_canvas(&canvas, |value| mask_value(context, value))?;
+            Outcome::Expand { canvas: Box::new(canvas), args }
         }
     })
 }

@@ -15,7 +15,7 @@ use crate::{
     Kinds, ProjectId, SessionId, StepError,
     expr::{self, Names, Part, json},
     plan::{Action, Dynamic, Plan, Scope, StepNo},
-    run::{Output, Place, Run, StepState},
+    run::{Output, Place, Run, Source, StepState},
 };
 
 /// What a project's expressions see beside its steps.
@@ -99,7 +99,9 @@ impl<'a> Binder<'a> {
             Action::Run { kind, call: Some(call), .. } => {
                 return self.call(no, kind, call, kinds);
             }
-            Action::Pass { value, tolerate } => return self.pass(no, value, *tolerate),
+            Action::Pass { value, tolerate, .. } => {
+                return self.pass(no, value, *tolerate);
+            }
             Action::Run { with, .. } => with.as_ref(),
             Action::Join { output } => output.as_ref(),
             Action::ForEach(for_each) => Some(&for_each.items),
@@ -137,14 +139,16 @@ impl<'a> Binder<'a> {
         }
     }
 
-    /// The output of a step as bytes; that of a `for_each` is put together here.
+    /// The output of a step as bytes; that of one that became many is put together here.
     pub(super) fn assembled(&mut self, no: StepNo) -> Result<Output, StepError> {
         let null = || Arc::from(serde_json::value::RawValue::NULL.to_owned());
         if self.run.step_state(no) != StepState::Succeeded {
             return Ok(null());
         }
-        if !self.is_for_each(no) {
-            return Ok(self.output(no).map_or_else(null, Arc::clone));
+        match self.run.source(no) {
+            Source::Own => return Ok(self.output(no).map_or_else(null, Arc::clone)),
+            Source::Of(result) => return self.assembled(result),
+            Source::Items => {}
         }
         let results: Vec<StepNo> = self.run.results(no).collect();
         let list = results
@@ -329,18 +333,18 @@ impl<'a> Binder<'a> {
         if self.run.step_state(no) != StepState::Succeeded {
             return Ok(Value::from(()));
         }
-        if !self.is_for_each(no) {
-            return match self.output(no) {
-                Some(output) => parse(output.get()),
-                None => Ok(Value::from(())),
-            };
+        match self.run.source(no) {
+            Source::Own => {
+                return match self.output(no) {
+                    Some(output) => parse(output.get()),
+                    None => Ok(Value::from(())),
+                };
+            }
+            Source::Of(result) => return self.output_value(result),
+            Source::Items => {}
         }
         let results: Vec<StepNo> = self.run.results(no).collect();
         results.into_iter().map(|result| self.output_value(result)).collect()
-    }
-
-    fn is_for_each(&self, no: StepNo) -> bool {
-        matches!(self.run.step(no).action, Action::ForEach(_))
     }
 
     fn output(&mut self, no: StepNo) -> Option<&'a Output> {

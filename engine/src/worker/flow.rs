@@ -73,8 +73,8 @@ impl Binder<'_> {
         tolerate: Option<Amount>,
     ) -> Bound<Input> {
         let spot = self.spot(no);
-        if let (Flow::List(list), Some(tolerate)) = (value, tolerate)
-            && let Err(error) = self.tolerated(list, tolerate, spot)
+        if let (Flow::List(_), Some(tolerate)) = (value, tolerate)
+            && let Err(error) = self.tolerated(&self.run.members(no), tolerate)
         {
             return Bound::Failed(error);
         }
@@ -108,6 +108,10 @@ impl Binder<'_> {
 
     fn flow(&mut self, flow: &Flow, spot: Spot<'_>) -> Result<Output, StepError> {
         match flow {
+            // What a handler has made is data, whatever it looks like.
+            Flow::Given(dynamic) if self.run.is_grown(spot.no) => {
+                Ok(Arc::from(dynamic.raw().to_owned()))
+            }
             Flow::Given(dynamic) => {
                 let mut secrets = std::mem::take(&mut self.secrets);
                 let scope = self.run.step(spot.no).scope;
@@ -125,10 +129,11 @@ impl Binder<'_> {
                 }
             }
             Flow::Output(no) => self.assembled(spot.base + no),
+            // Only joins have lists.
             Flow::List(list) => {
                 let mut values = Vec::with_capacity(list.len());
-                for no in list {
-                    values.push(self.slot(spot.base + no)?);
+                for no in self.run.members(spot.no) {
+                    values.push(self.slot(no)?);
                 }
                 crate::to_raw(&values).map(Arc::from)
             }
@@ -150,25 +155,13 @@ impl Binder<'_> {
         struct Slot<'e> {
             error: Failed<'e>,
         }
-        let root = self.root(no).unwrap_or(no);
-        let slot = Slot { error: self.failed(root) };
+        let slot = Slot { error: self.failed(no) };
         crate::to_raw(&slot).map(Arc::from)
     }
 
-    /// The failure that a step has suffered from: the first one upstream.
-    fn root(&self, no: StepNo) -> Option<StepNo> {
-        let mut at = no;
-        // Needs come before their dependents, so this ends.
-        while self.run.step_state(at) == StepState::UpstreamFailed {
-            at = self
-                .run
-                .needs(at)
-                .find(|need| self.run.step_state(*need).is_failure())?;
-        }
-        Some(at)
-    }
-
+    /// What has failed where a step did, or because of which it did.
     fn failed(&self, no: StepNo) -> Failed<'_> {
+        let no = self.run.root_failure(no);
         let view = self.run.view(no);
         Failed {
             step: self.run.name(no),
@@ -213,14 +206,9 @@ impl Binder<'_> {
     }
 
     /// Whether so few members of a list failed that it counts.
-    fn tolerated(
-        &self,
-        list: &[StepNo],
-        tolerate: Amount,
-        spot: Spot<'_>,
-    ) -> Result<(), StepError> {
+    fn tolerated(&self, list: &[StepNo], tolerate: Amount) -> Result<(), StepError> {
         let is_failed = |no: &StepNo| self.run.step_state(*no).is_failure();
-        let of = list.iter().map(|no| spot.base + no);
+        let of = list.iter().copied();
         let failed = of.clone().filter(is_failed).count();
         let failed = u32::try_from(failed).unwrap_or(u32::MAX);
         let total = u32::try_from(list.len()).unwrap_or(u32::MAX);

@@ -19,13 +19,14 @@ use super::{
     Config, Message,
     attempt::{Attempt, Key},
     bind::{Binder, Bound, Input, Surroundings},
+    grow::{End, Ground},
     outputs::Outputs,
     owned::surroundings,
     scheduler::Scheduler,
     start::MOST_INPUT,
 };
 use crate::{
-    Context, ErrorClass, Outcome, ProjectId, SessionId, StepError,
+    Context, ErrorClass, ProjectId, SessionId, StepError,
     handler::Inner,
     plan::{Action, StepNo},
     run::{Run, StepState},
@@ -295,6 +296,7 @@ impl Scheduler {
             state: self.config.state.clone(),
             notes,
             secrets: input.secrets,
+            added: Default::default(),
         });
         let known = Arc::clone(&host.known);
         let Some(guest) = self.guests.running.get_mut(&(project, no)) else { return };
@@ -307,7 +309,8 @@ impl Scheduler {
             soft,
             hard,
             stop: guest.stop.clone(),
-            clock: self.config.clock.clone(),
+            ground: Ground::of(run, no),
+            config: Arc::clone(&self.config),
             inbox: self.inbox_sender.clone(),
         };
         guest.abort = Some(self.attempts.spawn(attempt.run()));
@@ -325,7 +328,7 @@ impl Scheduler {
     pub(super) fn guest_ended(
         &mut self,
         key: Key,
-        result: &mut Option<Result<Outcome, StepError>>,
+        result: &mut Option<Result<End, StepError>>,
     ) -> bool {
         let Some(guest) = self.guests.running.get(&(key.project, key.no)) else {
             return false;
@@ -335,11 +338,7 @@ impl Scheduler {
         }
         let (claim, cut) = (guest.claim, guest.cut);
         let delivery = match result.take() {
-            Some(Ok(Outcome::Done(output))) => Delivery::Succeeded(output.into()),
-            Some(Ok(Outcome::After { wait, output })) => {
-                let until = self.config.clock.now().plus(wait);
-                Delivery::Deferred { until, output: output.into() }
-            }
+            Some(Ok(end)) => end.delivery(self.config.clock.now()),
             // Interrupted by the end of this process: the claim ends with the session.
             Some(Err(error))
                 if self.draining && error.class == ErrorClass::Cancelled =>

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Message, owned::OfferState, scheduler::Scheduler};
+use super::{Message, grow::grow, owned::OfferState, scheduler::Scheduler};
 use crate::{
     ProjectId, StepError,
     run::{Event, StepState},
@@ -158,6 +158,10 @@ impl Scheduler {
             }
             Some(Delivery::Deferred { until, output }) => {
                 Event::Deferred { no, attempt, until, output }
+            }
+            Some(Delivery::Grown { body, output }) => {
+                let Some(owned) = self.projects.get(&project) else { return };
+                grow(&owned.run, no, attempt, body, output)
             }
             Some(Delivery::Failed(error)) => Event::Failed { no, attempt, error },
             Some(Delivery::ConditionFalse) if ready => Event::ConditionFalse { no },

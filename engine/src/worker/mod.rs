@@ -13,6 +13,7 @@ mod attempt;
 mod bind;
 mod commit;
 mod flow;
+mod grow;
 mod guests;
 mod heart;
 mod letters;
@@ -37,12 +38,13 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot, watch};
 use self::{
     adopt::Adoption,
     attempt::Key,
+    grow::End,
     guests::{GuestInput, Host},
     heart::Heard,
     settle::Settled,
 };
 use crate::{
-    Clock, Kinds, Outcome, ProjectId, State, StepError,
+    Clock, Kinds, ProjectId, State, StepError,
     handler::Note,
     plan::StepNo,
     plans::Plans,
@@ -93,7 +95,7 @@ pub(crate) enum Message {
     /// A project was given back, or not: a message was quicker.
     Released { project: ProjectId, released: bool },
     /// An attempt ended.
-    Ended { key: Key, result: Result<Outcome, StepError> },
+    Ended { key: Key, result: Result<End, StepError> },
     /// An attempt said something.
     Note { key: Key, generation: u32, note: Note },
     /// Outputs were read for a step (or for the project itself); `None`: too many bytes.

@@ -252,6 +252,7 @@ impl Owned {
                     let new = &mut pending.facts[place];
                     new.output = new.output.take().or(old.output);
                     new.expansion = new.expansion.or(old.expansion);
+                    new.body = new.body.take().or(old.body);
                 }
                 None => {
                     pending.places.insert(fact.no, pending.facts.len());

@@ -22,12 +22,13 @@ use super::{
     AdoptReply, Config, Handle, Message, Then,
     attempt::Key,
     bind::Input,
+    grow::End,
     guests::Guests,
     heart::{self, Vitals},
     owned::Owned,
 };
 use crate::{
-    ErrorClass, Outcome, ProjectId, SessionId, StepError, Timestamp,
+    ErrorClass, ProjectId, SessionId, StepError, Timestamp,
     handler::Note,
     plan::StepNo,
     run::{Decisions, Event, Record, RecordKind},
@@ -416,7 +417,7 @@ impl Scheduler {
         }
     }
 
-    fn ended(&mut self, key: Key, result: Result<Outcome, StepError>) {
+    fn ended(&mut self, key: Key, result: Result<End, StepError>) {
         self.progress.remove(&key);
         let Some(owned) = self.projects.get_mut(&key.project) else { return };
         // An attempt of an earlier ownership may report late.
@@ -434,12 +435,9 @@ impl Scheduler {
         }
         let Key { project, no, attempt } = key;
         let event = match result {
-            Ok(Outcome::Done(output)) => {
-                Event::Succeeded { no, attempt, output: output.into() }
-            }
-            Ok(Outcome::After { wait, output }) => {
-                let until = self.config.clock.now().plus(wait);
-                Event::Deferred { no, attempt, until, output: output.into() }
+            Ok(end) => {
+                let Some(owned) = self.projects.get(&project) else { return };
+                end.event(&owned.run, no, attempt, self.config.clock.now())
             }
             // Interrupted by the end of this process: the next one starts it again.
             Err(error) if self.draining && error.class == ErrorClass::Cancelled => {

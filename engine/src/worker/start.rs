@@ -8,6 +8,7 @@ use super::{
     Message, Then,
     attempt::{Attempt, Key},
     bind::{Binder, Bound, Input},
+    grow::Ground,
     owned::Running,
     scheduler::Scheduler,
 };
@@ -278,6 +279,7 @@ impl Scheduler {
             state: self.config.state.clone(),
             notes,
             secrets: input.secrets,
+            added: Default::default(),
         });
         let attempt = Attempt {
             key,
@@ -287,7 +289,8 @@ impl Scheduler {
             soft,
             hard,
             stop,
-            clock: self.config.clock.clone(),
+            ground: Ground::of(&owned.run, no),
+            config: Arc::clone(&self.config),
             inbox: self.inbox_sender.clone(),
         };
         let abort = self.attempts.spawn(attempt.run());

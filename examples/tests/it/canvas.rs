@@ -3,6 +3,7 @@
 
 mod cases;
 mod failures;
+mod growth;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use dandori_examples::calculator;
 use self::{
     cases::{Case, Ends, chains, chords, combinations, groups},
     failures::failures,
+    growth::{additions, replacements, siblings},
 };
 use crate::cluster::Cluster;
 
@@ -26,7 +28,9 @@ async fn run(
     let view = view.unwrap_or_else(|_| panic!("{} hangs", case.number))?;
     let mut notes: Vec<String> =
         handle.logs(None).await?.into_iter().map(|line| line.line).collect();
-    notes.sort();
+    if !case.ordered {
+        notes.sort();
+    }
     Ok((view, notes))
 }
 
@@ -83,10 +87,17 @@ async fn judge(engine: &Engine, case: &Case) -> Option<String> {
 }
 
 async fn all_on(engine: Engine) {
-    let cases = [chains(), groups(), combinations(), chords(), failures()]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>();
+    let cases = [
+        chains(),
+        groups(),
+        combinations(),
+        chords(),
+        failures(),
+        replacements(),
+        additions(),
+        siblings(),
+    ];
+    let cases: Vec<_> = cases.into_iter().flatten().collect();
     let mut wrong = vec![];
     for case in &cases {
         if let Some(what) = judge(&engine, case).await {

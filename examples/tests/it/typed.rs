@@ -37,7 +37,9 @@ struct Kinds {
 fn kinds(builder: EngineBuilder) -> (EngineBuilder, Kinds) {
     let add = handler_fn("t.add", async |_: Context, (x, y): (i64, i64)| Ok(x + y));
     let id = handler_fn("t.id", async |_: Context, x: i64| Ok(x));
-    let sum = handler_fn("t.sum", async |_: Context, it: Vec<i64>| Ok(it.iter().sum()));
+    let sum = handler_fn("t.sum", async |_: Context, it: Vec<i64>| {
+        Ok(it.iter().sum::<i64>())
+    });
     let fail = handler_fn("t.fail", async |_: Context, x: i64| {
         Err::<i64, _>(StepError::fail("broken", x))
     });
@@ -53,7 +55,7 @@ fn kinds(builder: EngineBuilder) -> (EngineBuilder, Kinds) {
         Ok(failure.first.message)
     });
     let slots = handler_fn("t.slots", async |_: Context, it: Vec<Member<i64>>| {
-        Ok(it.iter().map(|it| matches!(it, Member::Value(_))).collect())
+        Ok(it.iter().map(|it| matches!(it, Member::Value(_))).collect::<Vec<_>>())
     });
     let typed = Kinds {
         add: add.step(),

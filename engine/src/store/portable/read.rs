@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     ProjectId, SessionId, Timestamp,
-    plan::StepNo,
+    plan::{Plan, StepNo},
     run::{Output, PastAttempt, Record},
     store::{
         Letters, ListFilter, LogLine, ProjectRow, Pulse, Reference, SessionRow,
@@ -379,13 +379,19 @@ pub(super) async fn project(
 ) -> Result<Option<StoredProject>, StoreError> {
     let Some(row) = row(&mut *tx, sql, id).await? else { return Ok(None) };
     let data = sqlx::query(sql.data).bind(id.uuid()).fetch_one(&mut *tx).await?;
-    let facts = sqlx::query(sql.steps)
+    let mut facts = sqlx::query(sql.steps)
         .bind(id.uuid())
         .fetch_all(&mut *tx)
         .await?
         .iter()
         .map(fact)
-        .collect::<Result<_, StoreError>>()?;
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    if facts.iter().any(|fact| fact.expansion.is_some()) {
+        let mut bodies = expansions(tx, sql, id).await?;
+        for fact in facts.iter_mut().filter(|fact| fact.expansion.is_some()) {
+            fact.body = bodies.remove(&fact.no);
+        }
+    }
     let claims = sqlx::query(sql.claims)
         .bind(id.uuid())
         .fetch_all(&mut *tx)
@@ -404,6 +410,25 @@ pub(super) async fn project(
         facts,
         claims,
     }))
+}
+
+/// The plans that steps of a project became or added. They are parsed beside the runtime,
+/// and a panic there is damage.
+async fn expansions(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    id: ProjectId,
+) -> Result<HashMap<StepNo, Arc<Plan>>, StoreError> {
+    let rows = sqlx::query(sql.expansions).bind(id.uuid()).fetch_all(&mut *tx).await?;
+    let rows = rows
+        .iter()
+        .map(|row| Ok((number(row, 0)?, row.try_get::<Vec<u8>, _>(1)?)))
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    let parse = |(no, body): (StepNo, Vec<u8>)| {
+        Ok((no, Arc::new(Plan::from_bytes(&Arc::from(body))?)))
+    };
+    let parsed = move || rows.into_iter().map(parse).collect::<Result<_, String>>();
+    tokio::task::spawn_blocking(parsed).await.map_err(damaged)?.map_err(damaged)
 }
 
 async fn row(

@@ -70,6 +70,7 @@ pub(super) fn fact(row: &Row) -> Result<Fact, StoreError> {
         expansion,
         output: None,
         error: error(row.try_get(13)?)?,
+        body: None,
     })
 }
 

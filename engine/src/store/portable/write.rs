@@ -426,6 +426,7 @@ async fn reopen(
         (sql.keep_attempts, &anew),
         (sql.keep_gone_attempts, &gone),
         (sql.drop_steps, &gone),
+        (sql.drop_expansions, &anew),
     ] {
         sqlx::query(statement)
             .bind(project.uuid())

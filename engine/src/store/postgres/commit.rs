@@ -109,7 +109,16 @@ async fn write(
         .iter()
         .filter_map(|part| Some((part.project.uuid(), part.output.as_deref()?)))
         .collect();
-    let plain = large.is_empty() && attempts.is_empty() && outputs.is_empty();
+    let grown: Vec<(Uuid, &Fact, &[u8])> = facts
+        .iter()
+        .filter_map(|(project, fact)| {
+            Some((*project, *fact, &**fact.body.as_ref()?.bytes()))
+        })
+        .collect();
+    let plain = large.is_empty()
+        && attempts.is_empty()
+        && outputs.is_empty()
+        && grown.is_empty();
     let events: Vec<&Part> =
         parts.iter().filter(|part| !part.records.is_empty()).collect();
     let micros = |time: Option<Timestamp>| time.map(Timestamp::as_micros);
@@ -180,7 +189,10 @@ async fn write(
             .bind(column!(large, (_, fact, _) => i64::from(fact.generation)))
             .bind(column!(large, (_, _, output) => bytes(output)))
             .bind(column!(outputs, (project, _) => *project))
-            .bind(column!(outputs, (_, output) => bytes(output))),
+            .bind(column!(outputs, (_, output) => bytes(output)))
+            .bind(column!(grown, (project, _, _) => *project))
+            .bind(column!(grown, (_, fact, _) => i64::from(fact.no)))
+            .bind(column!(grown, (_, _, body) => *body)),
     };
     let mut mail = Vec::with_capacity(parts.len());
     for row in query.fetch_all(connection).await? {

@@ -62,6 +62,11 @@ fn migrator() -> Migrator {
             "counted writes",
             include_str!("../../../../migrations/postgres/0003_counted_writes.sql"),
         ),
+        migration(
+            4,
+            "expansions",
+            include_str!("../../../../migrations/postgres/0004_expansions.sql"),
+        ),
     ])
 }
 

@@ -125,5 +125,9 @@ insert into blobs (project, no, generation, body)
 values ($1, $2, $3, $4)
 on conflict (project, no, generation) do update set body = excluded.body";
 
+pub(super) const PUT_EXPANSION: &str = "
+insert into expansions (project, no, body) values ($1, $2, $3)
+on conflict (project, no) do update set body = excluded.body";
+
 pub(super) const PUT_OUTPUT: &str =
     "update project_data set output = $2 where project = $1";

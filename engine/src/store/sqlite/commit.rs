@@ -26,7 +26,7 @@ type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
 impl SqliteStore {
     /// Every text that only this database has, but for lists of rows.
     pub(super) const TEXTS: &'static [&'static str] =
-        &[bulk::GUARD, bulk::PUT_BLOB, bulk::PUT_OUTPUT];
+        &[bulk::GUARD, bulk::PUT_BLOB, bulk::PUT_EXPANSION, bulk::PUT_OUTPUT];
 
     pub(in crate::store) async fn commit(
         &self,
@@ -80,6 +80,16 @@ async fn commit(
                 .bind(fact.no)
                 .bind(fact.generation)
                 .bind(bytes(output))
+                .execute(&mut *tx)
+                .await?;
+        }
+    }
+    for (project, fact) in &facts {
+        if let Some(body) = &fact.body {
+            sqlx::query(bulk::PUT_EXPANSION)
+                .bind(project.uuid())
+                .bind(fact.no)
+                .bind(body.bytes().to_vec())
                 .execute(&mut *tx)
                 .await?;
         }

@@ -45,6 +45,11 @@ fn migrator() -> Migrator {
             "counted writes",
             include_str!("../../../../migrations/sqlite/0003_counted_writes.sql"),
         ),
+        migration(
+            4,
+            "expansions",
+            include_str!("../../../../migrations/sqlite/0004_expansions.sql"),
+        ),
     ])
 }
 

@@ -84,7 +84,7 @@ with part as materialized (
 /// A chain of successes: facts and events.
 pub(super) const PLAIN: &str = concat!(guard!(), " select id, mail from guard");
 
-/// With kept attempts, large outputs, and outputs of projects that end.
+/// With kept attempts, large outputs, expansions, and outputs of projects that end.
 pub(super) const FULL: &str = concat!(
     guard!(),
     ", put_attempts as (
@@ -108,6 +108,12 @@ pub(super) const FULL: &str = concat!(
     from unnest($49::uuid[], $50::bytea[]) as o (project, output)
     join held h on h.id = o.project
     where d.project = o.project
+), put_expansions as (
+    insert into expansions (project, no, body)
+    select x.project, x.no, x.body
+    from unnest($51::uuid[], $52::bigint[], $53::bytea[]) as x (project, no, body)
+    join held h on h.id = x.project
+    on conflict (project, no) do update set body = excluded.body
 )
 select id, mail from guard"
 );

@@ -66,6 +66,7 @@ catalogue! {
     keep_attempts,
     keep_gone_attempts,
     drop_steps,
+    drop_expansions,
     set_back,
     drop_mail,
     drop_output,
@@ -78,6 +79,7 @@ catalogue! {
     project,
     list,
     steps,
+    expansions,
     claims,
     data,
     plan,
@@ -283,6 +285,10 @@ on conflict do nothing",
     drop_steps: "
 delete from steps where project = $1 and no in (select value from json_each($2))",
 
+    drop_expansions: "
+delete from expansions where project = $1
+    and no in (select json_extract(value, '$[0]') from json_each($2))",
+
     set_back: "
 insert into steps (project, no, generation, attempt, failures, crashes, state, at)
 select $1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), 0, 0, 0, 'blocked', $3
@@ -355,6 +361,8 @@ limit $3",
 select no, generation, attempt, failures, crashes, state, at, began_at, started_at, wait,
     until, first_child, items, error
 from steps where project = $1 order by no",
+
+    expansions: "select no, body from expansions where project = $1",
 
     claims: "
 select no, generation, attempt, state, claimed_at, session

@@ -94,6 +94,10 @@ on conflict do nothing",
 delete from steps where project = $1
     and no in (select value::bigint from json_array_elements_text($2::json))",
 
+    drop_expansions: "
+delete from expansions where project = $1
+    and no in (select (value->>0)::bigint from json_array_elements($2::json))",
+
     set_back: "
 insert into steps (project, no, generation, attempt, failures, crashes, state, at)
 select $1, (value->>0)::bigint, (value->>1)::bigint, 0, 0, 0, 'blocked', $3

@@ -25,21 +25,28 @@ pub(super) struct Case {
     pub(super) number: &'static str,
     pub(super) document: Value,
     pub(super) ends: Ends,
-    /// What was noted, sorted.
+    /// What was noted, sorted; or in the order of time.
     pub(super) notes: Vec<String>,
+    pub(super) ordered: bool,
 }
 
 pub(super) fn case(number: &'static str, canvas: Value, ends: Ends) -> Case {
-    Case { number, document: json!({ "canvas": canvas }), ends, notes: vec![] }
+    Case {
+        number,
+        document: json!({ "canvas": canvas }),
+        ends,
+        notes: vec![],
+        ordered: false,
+    }
 }
 
 impl Case {
-    fn args(mut self, args: Value) -> Self {
+    pub(super) fn args(mut self, args: Value) -> Self {
         self.document["args"] = args;
         self
     }
 
-    fn kwargs(mut self, kwargs: Value) -> Self {
+    pub(super) fn kwargs(mut self, kwargs: Value) -> Self {
         self.document["kwargs"] = kwargs;
         self
     }
@@ -50,6 +57,15 @@ impl Case {
     ) -> Self {
         self.notes = notes.into_iter().map(|note| note.to_string()).collect();
         self.notes.sort();
+        self
+    }
+
+    pub(super) fn in_order(
+        mut self,
+        notes: impl IntoIterator<Item = impl ToString>,
+    ) -> Self {
+        self.notes = notes.into_iter().map(|note| note.to_string()).collect();
+        self.ordered = true;
         self
     }
 }
