@@ -43,12 +43,14 @@ struct AddToAll {
 
 #[derive(Deserialize)]
 struct Expand {
+    #[serde(default)]
     value: Value,
     canvas: Value,
 }
 
 #[derive(Deserialize)]
 struct AddToChord {
+    #[serde(default)]
     value: Value,
     members: Vec<Value>,
 }

@@ -81,7 +81,7 @@ impl Run {
 
     /// What members have added to a group: in the order of these members, whoever of them
     /// was quicker.
-    pub(super) fn added_to(&self, join: StepNo) -> impl Iterator<Item = StepNo> + '_ {
+    pub fn added_to(&self, join: StepNo) -> impl Iterator<Item = StepNo> + '_ {
         let mut adders = self.joins.get(&join).cloned().unwrap_or_default();
         adders.sort_by_cached_key(|parent| self.path(*parent));
         adders.into_iter().flat_map(|parent| {

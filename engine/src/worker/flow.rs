@@ -196,6 +196,10 @@ impl Binder<'_> {
                 if own(&need) {
                     failed.insert(need);
                 }
+                let added = self.run.added_to(need);
+                let failed_ones =
+                    added.filter(|no| self.run.step_state(*no).is_failure());
+                failed.extend(failed_ones.map(|no| self.run.root_failure(no)));
                 let action = &self.run.step(need).action;
                 if matches!(action, Action::Pass { value: Flow::Failure(_), .. }) {
                     records.push(need);

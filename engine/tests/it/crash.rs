@@ -10,8 +10,8 @@ use std::{
 };
 
 use dandori::{
-    Context, Engine, EngineBuilder, ProjectHandle, StepError, handler_fn,
-    store::CrashPoint,
+    Canvas, Context, Engine, EngineBuilder, Outcome, ProjectHandle, StepError,
+    handler_fn, store::CrashPoint,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -33,6 +33,7 @@ templates:
       flaky: { kind: flaky, needs: [double], with: { value: '${{ tasks.double.output + 1 }}' }, retry: { max_retries: 5, delay: 1ms } }
     output: '${{ tasks.flaky.output }}'
 tasks:
+  grown: { kind: becomes, with: { value: 1 } }
   start: { kind: calc, with: { value: 1 } }
   broken: { kind: broken, needs: [start], allow_failure: true }
   fallback: { kind: calc, needs: [broken], rule: any_failed, with: { value: '${{ tasks.broken.error.code }}' } }
@@ -45,7 +46,8 @@ tasks:
   lost: { kind: calc, needs: [after_never], if: 'tasks.after_never.output.nothing', with: { value: 0 }, allow_failure: true }
 ";
 
-/// Chains, a group that tolerates a failure, a chord, callbacks, an error handler, a skip.
+/// Chains, a group that tolerates a failure, a chord, callbacks, an error handler, a skip, a
+/// step that becomes a canvas, one that adds to its group, siblings that are cancelled.
 const CANVAS: &str = "
 name: every kind of expression
 canvas:
@@ -56,7 +58,11 @@ canvas:
         - { kind: broken, on_failure: [[calc]] }
         - { chain: [[calc], { kind: nap }, [calc]], on_success: [[calc]] }
         - { kind: calc, options: { start_before: '2020-01-01T00:00:00Z' } }
-      tolerate: 1
+        - { chain: [[calc], { kind: adds }] }
+        - group: [{ kind: broken }, { kind: calc, options: { delay: 1h } }]
+          siblings: cancel
+      tolerate: 2
+    - { kind: becomes, on_success: [[calc]] }
     - { chord: { header: [[calc], { map: { kind: calc, items: [1, 2] } }], body: [calc] } }
   on_success: [[calc]]
 ";
@@ -99,7 +105,40 @@ fn kinds(builder: EngineBuilder, witness: &Witness) -> EngineBuilder {
             async move { Err::<Value, _>(StepError::fail("broken", "for good")) }
         }
     };
+    let becomes = {
+        let witness = Arc::clone(witness);
+        move |ctx: Context, input: Input| {
+            see(&ctx, &witness);
+            async move {
+                let call = || Canvas::call("calc", []);
+                let adds = Canvas::call("adds", []);
+                let retry = json!({ "max_retries": 5, "delay": "1ms" });
+                let flaky = Canvas::call("flaky", []).option("retry", &retry);
+                let group = Canvas::group([call(), flaky, adds]);
+                let canvas = Canvas::chain([call(), group]).on_success(call());
+                Ok(Outcome::Expand {
+                    canvas: Box::new(canvas),
+                    args: vec![input.value],
+                })
+            }
+        }
+    };
+    let adds = {
+        let witness = Arc::clone(witness);
+        move |ctx: Context, input: Input| {
+            see(&ctx, &witness);
+            async move {
+                ctx.add_to_chord(Canvas::chain([
+                    Canvas::call("calc", [json!(7)]),
+                    Canvas::call("calc", []),
+                ]));
+                Ok(input.value)
+            }
+        }
+    };
     builder
+        .handler(handler_fn("becomes", becomes))
+        .handler(handler_fn("adds", adds))
         .handler(handler_fn("calc", calc))
         .handler(handler_fn("flaky", flaky))
         .handler(handler_fn("broken", broken))
@@ -119,12 +158,9 @@ impl dandori::Handler for Nap {
         &self,
         _: Context,
         _: &serde_json::value::RawValue,
-    ) -> Result<dandori::Outcome, StepError> {
+    ) -> Result<Outcome, StepError> {
         let output = dandori::to_raw(&json!("rested"))?;
-        Ok(dandori::Outcome::After {
-            wait: std::time::Duration::from_millis(2),
-            output,
-        })
+        Ok(Outcome::After { wait: std::time::Duration::from_millis(2), output })
     }
 }
 

@@ -16,6 +16,7 @@ mod figures;
 mod fixture;
 mod gate;
 mod graphs;
+mod growth;
 mod hazards;
 mod interleave;
 mod mishaps;

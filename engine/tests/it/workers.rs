@@ -4,7 +4,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use dandori::{
-    Clock, Engine, EngineBuilder, ProjectHandle, Steered, StepError,
+    Canvas, Clock, Context, Engine, EngineBuilder, Outcome, ProjectHandle, Steered,
+    StepError, handler_fn,
     store::{CrashPoint, PostgresOptions, PostgresStore, Store, StoreErrorKind},
 };
 use serde_json::json;
@@ -384,6 +385,39 @@ async fn a_kind_that_another_worker_has_runs_there() {
     let worker = Worker::start(&stage, |it| it).await;
     worker.next().await.succeed(json!(1));
     assert_eq!(ended(&project).await.state.as_str(), "succeeded");
+    worker.shutdown().await;
+    owner.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_runs_elsewhere_becomes_a_canvas_and_adds_to_its_group() {
+    let stage = Stage::on(Backend::Postgres);
+    let owner = stage.database.builder().lease(LEASE).start().await.unwrap();
+    let canvas = "canvas: { chain: [{ group: [[adds, 1], [becomes, 2]] }, [work]] }";
+    let project = owner.submit(yaml(canvas)).await.unwrap();
+    let becomes = handler_fn("becomes", async |_: Context, n: u32| {
+        let canvas = Canvas::chain([Canvas::call("work", [json!(n)])]);
+        Ok(Outcome::expand(canvas))
+    });
+    let adds = handler_fn("adds", async |ctx: Context, n: u32| {
+        ctx.add_to_chord(Canvas::call("work", [json!("added")]));
+        Ok(n)
+    });
+    let with = |it: EngineBuilder| it.handler(becomes).handler(adds);
+    let worker = Worker::start(&stage, with).await;
+    for _ in 0..2 {
+        let call = worker.next().await;
+        let name = call.ctx.step().to_owned();
+        call.succeed(json!(name));
+    }
+    let last = worker.next().await;
+    assert_eq!(last.ctx.step(), "2.work");
+    last.succeed(json!("done"));
+    let view = ended(&project).await;
+    assert_eq!(view.state.as_str(), "succeeded");
+    let list = view.steps.iter().find(|step| step.name == "1.join").unwrap();
+    let list = list.output.as_ref().unwrap().get();
+    assert_eq!(list, r#"[1,"1.2.becomes/1.work","1.1.adds/1.work"]"#);
     worker.shutdown().await;
     owner.shutdown().await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dandori::{
     Canvas, Engine, Error, Project, ProjectView,
-    canvas::{Marks, Shape},
+    canvas::{Marks, Shape, Siblings, Signature},
     plan::Amount,
     run::ProjectState,
 };
@@ -32,38 +32,40 @@ enum End {
     Failed,
 }
 
-/// The meaning of a canvas in a page: nothing of it runs, everything is computed.
+/// The list of a group while it is computed.
+struct Group {
+    /// How many tolerant groups are around a member.
+    tolerant: u32,
+    /// What members have added.
+    added: Vec<End>,
+}
+
+/// The meaning of a canvas in two pages: nothing of it runs, everything is computed.
 #[derive(Default)]
 struct Interpreter {
     /// Whether a failure counts for the project.
     failed: bool,
+    /// Whether one may count: it depends on which of two members ends first.
+    maybe: bool,
     /// How many tolerant groups are around.
     tolerant: u32,
 }
 
 impl Interpreter {
-    fn expression(&mut self, canvas: &Canvas, passed: &[Value]) -> End {
+    /// The end of an expression, whose value stands in the list of `group`.
+    fn expression(
+        &mut self,
+        canvas: &Canvas,
+        passed: &[Value],
+        group: Option<&mut Group>,
+    ) -> End {
         let end = match &canvas.shape {
-            Shape::Call(signature) => {
-                let own = signature.args.iter().map(|arg| json!(arg));
-                let passed = passed.iter().filter(|_| !signature.immutable).cloned();
-                let args: Vec<Value> = passed.chain(own).collect();
-                let has =
-                    |name: &str| signature.options.iter().any(|(key, _)| key == name);
-                match signature.kind.as_str() {
-                    _ if has("start_before") => End::Skipped,
-                    "fail" => self.fail(),
-                    "flaky" => End::Value(json!("late")),
-                    _ => End::Value(json!(args)),
-                }
-            }
-            Shape::Chain(items) => self.chain(items, passed),
+            Shape::Call(signature) => self.call(signature, passed, group),
+            Shape::Chain(items) => self.chain(items, passed, group),
             Shape::Group(members) => self.group(members, &canvas.marks, passed),
             Shape::Chord { header, body } => {
-                let marks =
-                    Marks { tolerate: canvas.marks.tolerate, ..Marks::default() };
-                match self.group(header, &marks, passed) {
-                    End::Value(list) => self.expression(body, &[list]),
+                match self.group(header, &canvas.marks, passed) {
+                    End::Value(list) => self.expression(body, &[list], group),
                     other => other,
                 }
             }
@@ -82,10 +84,64 @@ impl Interpreter {
             End::Skipped => (&vec![], Value::Null),
         };
         for callback in callbacks {
-            self.expression(callback, std::slice::from_ref(&value));
+            self.expression(callback, std::slice::from_ref(&value), None);
         }
         self.tolerant = tolerant;
         end
+    }
+
+    fn call(
+        &mut self,
+        signature: &Signature,
+        passed: &[Value],
+        group: Option<&mut Group>,
+    ) -> End {
+        let own = signature.args.iter().map(|arg| json!(arg));
+        let passed = passed.iter().filter(|_| !signature.immutable).cloned();
+        let args: Vec<Value> = passed.chain(own).collect();
+        let kwarg = |name: &str| {
+            let found = signature.kwargs.iter().find(|(key, _)| key == name);
+            json!(found.map(|(_, value)| value))
+        };
+        let has = |name: &str| signature.options.iter().any(|(key, _)| key == name);
+        match signature.kind.as_str() {
+            _ if has("start_before") => End::Skipped,
+            "fail" => self.fail(),
+            "flaky" => End::Value(json!("late")),
+            "expand" => {
+                let canvas = Canvas::from_json(&kwarg("canvas").to_string()).unwrap();
+                if !runs(&canvas) {
+                    return self.fail();
+                }
+                let passed: Vec<Value> =
+                    args.into_iter().filter(|value| !value.is_null()).collect();
+                self.tolerant += 1;
+                let end = self.expression(&canvas, &passed, group);
+                self.tolerant -= 1;
+                if end == End::Failed { self.fail() } else { end }
+            }
+            "add_to_chord" => {
+                let members: Vec<Canvas> = kwarg("members")
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|member| Canvas::from_json(&member.to_string()).unwrap())
+                    .collect();
+                let Some(group) = group.filter(|_| members.iter().any(runs)) else {
+                    return self.fail();
+                };
+                let around = std::mem::replace(&mut self.tolerant, group.tolerant);
+                let tolerant = group.tolerant;
+                let mut further = Group { tolerant, added: vec![] };
+                let mut slots = vec![];
+                self.members(&members, &[], &mut slots, &mut further);
+                self.tolerant = around;
+                group.added.append(&mut slots);
+                group.added.append(&mut further.added);
+                End::Value(args.first().cloned().unwrap_or_default())
+            }
+            _ => End::Value(json!(args)),
+        }
     }
 
     fn fail(&mut self) -> End {
@@ -93,24 +149,32 @@ impl Interpreter {
         End::Failed
     }
 
-    fn chain(&mut self, items: &[Canvas], passed: &[Value]) -> End {
+    fn chain(
+        &mut self,
+        items: &[Canvas],
+        passed: &[Value],
+        mut group: Option<&mut Group>,
+    ) -> End {
         let mut passed = passed.to_vec();
         let mut begun = false;
         let none = Marks::default();
-        for item in items {
-            match &item.shape {
-                Shape::Group(members) if members.is_empty() && item.marks == none => {
-                    if !begun && passed.is_empty() {
-                        passed = vec![json!([])];
-                    }
-                    continue;
-                }
-                Shape::Chain(inner) if inner.is_empty() && item.marks == none => {
-                    continue;
-                }
-                _ => {}
+        let is_nothing = |item: &Canvas| match &item.shape {
+            Shape::Group(inner) | Shape::Chain(inner) => {
+                inner.is_empty() && item.marks == none
             }
-            match self.expression(item, &passed) {
+            _ => false,
+        };
+        let last = items.iter().rposition(|item| !is_nothing(item));
+        for (at, item) in items.iter().enumerate() {
+            if is_nothing(item) {
+                if matches!(item.shape, Shape::Group(_)) && !begun && passed.is_empty()
+                {
+                    passed = vec![json!([])];
+                }
+                continue;
+            }
+            let group = group.take_if(|_| Some(at) == last);
+            match self.expression(item, &passed, group) {
                 End::Value(value) => passed = vec![value],
                 other => return other,
             }
@@ -120,17 +184,27 @@ impl Interpreter {
     }
 
     fn group(&mut self, members: &[Canvas], marks: &Marks, passed: &[Value]) -> End {
+        let failed_before = self.failed;
         self.tolerant += u32::from(marks.tolerate.is_some());
+        let mut group = Group { tolerant: self.tolerant, added: vec![] };
         let mut slots = vec![];
-        self.members(members, passed, &mut slots);
+        self.members(members, passed, &mut slots, &mut group);
+        slots.append(&mut group.added);
         self.tolerant -= u32::from(marks.tolerate.is_some());
         let failed = slots.iter().filter(|slot| **slot == End::Failed).count();
         let most =
             |amount: Amount| amount.at_most_of(u32::try_from(slots.len()).unwrap());
-        match marks.tolerate {
-            None if failed > 0 => return End::Failed,
-            Some(amount) if failed > most(amount) as usize => return self.fail(),
-            _ => {}
+        let most = marks.tolerate.map_or(0, most) as usize;
+        if failed > most {
+            if marks.siblings == Siblings::Cancel && self.tolerant > 0 {
+                // What callbacks of members come to depends on which was quicker.
+                self.maybe |= self.failed && !failed_before;
+                self.failed = failed_before;
+            }
+            return match marks.tolerate {
+                None => End::Failed,
+                Some(_) => self.fail(),
+            };
         }
         let value = |slot| match slot {
             End::Value(value) => value,
@@ -140,16 +214,34 @@ impl Interpreter {
         End::Value(slots.into_iter().map(value).collect())
     }
 
-    fn members(&mut self, members: &[Canvas], passed: &[Value], slots: &mut Vec<End>) {
+    fn members(
+        &mut self,
+        members: &[Canvas],
+        passed: &[Value],
+        slots: &mut Vec<End>,
+        group: &mut Group,
+    ) {
         for member in members {
             match &member.shape {
                 Shape::Group(inner) if member.marks == Marks::default() => {
-                    self.members(inner, passed, slots);
+                    self.members(inner, passed, slots, group);
                 }
-                _ => slots.push(self.expression(member, passed)),
+                _ => slots.push(self.expression(member, passed, Some(group))),
             }
         }
     }
+}
+
+/// Whether an expression holds a call.
+fn runs(canvas: &Canvas) -> bool {
+    let own = match &canvas.shape {
+        Shape::Call(_) => true,
+        Shape::Chain(items) | Shape::Group(items) => items.iter().any(runs),
+        Shape::Chord { header, body } => header.iter().any(runs) || runs(body),
+        Shape::Map { items, .. } => !items.is_empty(),
+        Shape::Starmap { items, .. } | Shape::Chunks { items, .. } => !items.is_empty(),
+    };
+    own || canvas.marks.on_success.iter().chain(&canvas.marks.on_failure).any(runs)
 }
 
 /// Any expression, at most `depth` deep.
@@ -187,15 +279,23 @@ fn canvas(depth: u32) -> BoxedStrategy<Canvas> {
         1 => (0_u32..3).prop_map(|count| Some(Amount::Count(count))),
         1 => Just(Some(Amount::Percent(50))),
     ];
+    let siblings =
+        prop_oneof![4 => Just(Siblings::Finish), 1 => Just(Siblings::Cancel)];
     let shape = prop_oneof![
         3 => leaf,
+        1 => (inner(), any::<bool>()).prop_map(|(canvas, immutable)| {
+            let call = Canvas::call("expand", []).kwarg("canvas", &json!(canvas));
+            if immutable { call.immutable() } else { call }
+        }),
+        1 => prop::collection::vec(canvas(depth - 1), 1..3)
+            .prop_map(|members| Canvas::call("add_to_chord", []).kwarg("members", &json!(members))),
         3 => items().prop_map(Canvas::chain),
-        3 => (items(), amount.clone()).prop_map(|(members, amount)| {
-            let group = Canvas::group(members);
+        3 => (items(), amount.clone(), siblings.clone()).prop_map(|(members, amount, siblings)| {
+            let group = Canvas::group(members).siblings(siblings);
             amount.into_iter().fold(group, Canvas::tolerate)
         }),
-        3 => (items(), inner(), amount).prop_map(|(header, body, amount)| {
-            let chord = Canvas::chord(header, body);
+        3 => (items(), inner(), amount, siblings).prop_map(|(header, body, amount, siblings)| {
+            let chord = Canvas::chord(header, body).siblings(siblings);
             amount.into_iter().fold(chord, Canvas::tolerate)
         }),
     ];
@@ -252,7 +352,10 @@ async fn judge(
         return if cancelled { Ok(()) } else { Err("it is cancelled".to_owned()) };
     }
     let mut interpreter = Interpreter::default();
-    let end = interpreter.expression(canvas, &[]);
+    let end = interpreter.expression(canvas, &[], None);
+    if interpreter.maybe && !interpreter.failed && view.state == ProjectState::Failed {
+        return Ok(());
+    }
     let expected = match (interpreter.failed, end) {
         (true, _) => (ProjectState::Failed, None),
         (false, End::Value(value)) => (ProjectState::Succeeded, Some(value)),

@@ -285,6 +285,13 @@ pub(super) fn additions() -> Vec<Case> {
             ]),
         ),
         case(
+            "86 one that fails calls the error handlers of the group",
+            json!({ "group": [["id", 1], adds(0, json!([["fail"]]))],
+                "on_failure": [note("told")] }),
+            Failed(&["2.add_to_chord/1.fail: failed fail"]),
+        )
+        .notes(["told"]),
+        case(
             "86 one that fails is tolerated as the others are",
             json!({ "group": [["id", 1], adds(2, json!([["fail"], ["id", 3]]))], "tolerate": "25%" }),
             value(json!([1, 2, { "error": {
