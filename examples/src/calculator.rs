@@ -114,9 +114,12 @@ async fn identity(_: Context, value: Value) -> Result<Value, StepError> {
     Ok(value)
 }
 
-async fn slow(_: Context, Slow { value, ms }: Slow) -> Result<Value, StepError> {
-    tokio::time::sleep(Duration::from_millis(ms)).await;
-    Ok(value)
+/// Stops at once when it is told to.
+async fn slow(ctx: Context, Slow { value, ms }: Slow) -> Result<Value, StepError> {
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_millis(ms)) => Ok(value),
+        () = ctx.cancellation().cancelled() => Err(StepError::cancelled()),
+    }
 }
 
 async fn flaky(ctx: Context, it: Flaky) -> Result<Value, StepError> {

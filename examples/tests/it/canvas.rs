@@ -2,6 +2,7 @@
 //! and better ones where Celery hangs, reverses or loses.
 
 mod cases;
+mod execution;
 mod failures;
 mod growth;
 
@@ -12,6 +13,7 @@ use dandori_examples::calculator;
 
 use self::{
     cases::{Case, Ends, chains, chords, combinations, groups},
+    execution::{execution, patient},
     failures::failures,
     growth::{additions, replacements, siblings},
 };
@@ -96,6 +98,7 @@ async fn all_on(engine: Engine) {
         replacements(),
         additions(),
         siblings(),
+        execution(),
     ];
     let cases: Vec<_> = cases.into_iter().flatten().collect();
     let mut wrong = vec![];
@@ -116,12 +119,21 @@ async fn all_on(engine: Engine) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_holds_on_sqlite() {
-    all_on(calculator().temporary().start().await.unwrap()).await;
+    all_on(calculator().handler(patient()).temporary().start().await.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_holds_on_postgres() {
     let place = Cluster::shared().fresh();
     // Alone: among others an unknown kind might be another worker's.
-    all_on(calculator().postgres(&place).only_own().start().await.unwrap()).await;
+    all_on(
+        calculator()
+            .handler(patient())
+            .postgres(&place)
+            .only_own()
+            .start()
+            .await
+            .unwrap(),
+    )
+    .await;
 }

@@ -8,6 +8,7 @@ mod canvas;
 mod cluster;
 mod laws;
 mod typed;
+mod wiring;
 
 use std::process::Command;
 

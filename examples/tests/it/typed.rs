@@ -3,9 +3,10 @@
 use std::num::NonZeroUsize;
 
 use dandori::{
-    Canvas, Context, Engine, EngineBuilder, Project, StepError,
+    Canvas, Context, Engine, EngineBuilder, Next, Project, StepError,
     canvas::{
-        Failure, Flow, Member, Step, chord, chunks, group, group_tolerating, map,
+        Failure, Flow, Member, Siblings, Step, chord, chunks, group, group_tolerating,
+        map,
     },
     handler_fn,
     plan::Amount,
@@ -32,6 +33,9 @@ struct Kinds {
     pair: Step<(i64, Page), String>,
     told: Step<Failure, String>,
     slots: Step<Vec<Member<i64>>, Vec<bool>>,
+    plus_all: Step<Vec<i64>, Vec<i64>>,
+    becomes: Step<i64, i64>,
+    adds: Step<i64, i64>,
 }
 
 fn kinds(builder: EngineBuilder) -> (EngineBuilder, Kinds) {
@@ -57,6 +61,22 @@ fn kinds(builder: EngineBuilder) -> (EngineBuilder, Kinds) {
     let slots = handler_fn("t.slots", async |_: Context, it: Vec<Member<i64>>| {
         Ok(it.iter().map(|it| matches!(it, Member::Value(_))).collect::<Vec<_>>())
     });
+    let x10 = handler_fn("t.x10", async |_: Context, x: i64| Ok(x * 10));
+    let plus_all = handler_fn("t.plus_all", async |_: Context, it: Vec<i64>| {
+        let add = Step::<(i64, i64), i64>::named("t.add");
+        let members = it.into_iter().map(|x| add.bind(&(x, 10)));
+        Ok(Next::expand(group(members.collect::<Result<Vec<_>, _>>()?)))
+    });
+    let ten = x10.step();
+    let becomes = handler_fn("t.becomes", move |_: Context, it: i64| {
+        let ten = ten.clone();
+        let plus = Step::<(i64, i64), i64>::named("t.add");
+        async move { Next::pass(&it, plus.partial(&(1,))?.then(ten.take())) }
+    });
+    let adds = handler_fn("t.adds", async |ctx: Context, it: i64| {
+        ctx.add_to_chord(Step::<i64, i64>::named("t.id").bind(&100)?);
+        Ok(it)
+    });
     let typed = Kinds {
         add: add.step(),
         id: id.step(),
@@ -67,9 +87,13 @@ fn kinds(builder: EngineBuilder) -> (EngineBuilder, Kinds) {
         pair: pair.step(),
         told: told.step(),
         slots: slots.step(),
+        plus_all: plus_all.step(),
+        becomes: becomes.step(),
+        adds: adds.step(),
     };
     let builder = builder.handler(add).handler(id).handler(sum).handler(fail);
     let builder = builder.handler(fetch).handler(count).handler(pair);
+    let builder = builder.handler(plus_all).handler(becomes).handler(adds).handler(x10);
     (builder.handler(told).handler(slots), typed)
 }
 
@@ -138,6 +162,23 @@ async fn all(builder: EngineBuilder) {
     // 112: options.
     let patient = k.id.clone().option("retry", &json!({ "max_retries": 2 }));
     assert_eq!(value(&engine, patient.bind(&7).unwrap()).await, Some(7));
+    // 45, 100, 102: a step becomes a flow, whose value is of its type.
+    let all_of = add(2, 2).then(group([k.id.take(), plus(1)])).then(k.plus_all.take());
+    assert_eq!(value(&engine, all_of).await, Some(vec![14, 15]));
+    let chain = id(1).then(k.becomes.take()).then(plus(5));
+    assert_eq!(value(&engine, chain).await, Some(25));
+    let members = [id(42), id(1).then(k.becomes.take()), id(7)];
+    assert_eq!(value(&engine, group(members)).await, Some(vec![42, 20, 7]));
+    // 86: a member adds another.
+    let header = [id(0).then(k.adds.take()), id(2)];
+    assert_eq!(value(&engine, chord(header, k.sum.take())).await, Some(102));
+    // Siblings are cancelled.
+    let slow = k.id.clone().option("delay", &json!("1h")).bind(&1).unwrap();
+    let flow = group([slow, k.fail.bind(&2).unwrap()]).siblings(Siblings::Cancel);
+    let handle = engine.submit(Project::new("siblings", flow)).await.unwrap();
+    let view = handle.wait().await.unwrap();
+    let states: Vec<_> = view.steps.iter().map(|it| it.state.as_str()).collect();
+    assert_eq!(states, ["cancelled", "failed", "upstream_failed"]);
     // 14, 17: an error handler gets the record.
     let broken = id(1).then(k.fail.take()).then(plus(1)).on_failure(k.told.take());
     let handle =
