@@ -57,8 +57,16 @@ impl Action {
     /// Whether the failure of a step is judged here, among those of other members.
     pub fn tolerates(&self, no: StepNo) -> bool {
         match self {
+            Self::Pass { tolerate: Some(_), .. } => self.lists(no),
+            _ => false,
+        }
+    }
+
+    /// Whether a step of the same plan is in the list that this one passes on.
+    pub fn lists(&self, no: StepNo) -> bool {
+        match self {
             // Members stand in the order of their numbers.
-            Self::Pass { value: Flow::List(list), tolerate: Some(_), .. } => {
+            Self::Pass { value: Flow::List(list), .. } => {
                 list.binary_search(&no).is_ok()
             }
             _ => false,

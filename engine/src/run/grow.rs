@@ -106,12 +106,7 @@ impl Run {
                 return Some((join, member));
             }
             let (plan, local, base) = self.local_plan(member);
-            let lists = |join: &StepNo| match &plan.step(*join).action {
-                Action::Pass { value: Flow::List(list), .. } => {
-                    list.binary_search(&local).is_ok()
-                }
-                _ => false,
-            };
+            let lists = |join: &StepNo| plan.step(*join).action.lists(local);
             if let Some(join) = plan.dependents(local).find(lists) {
                 return Some((base + join, member));
             }

@@ -3,6 +3,7 @@
 use super::{
     Builder, CompileOptions, Compiled, Diagnostic, Document, Path, Task, Tree,
     builder::Place,
+    check::check_argument,
     compile::{Compiler, build},
     fits::check_settings,
     graph::{from_problem, too_many_tasks},
@@ -279,6 +280,13 @@ pub(super) fn compile(
     let inputs = resolve_inputs(document, options.inputs, findings);
     check_settings(document, findings);
     Compiler::new(document, options, findings).check_kinds_of_defaults();
+    let at = At::ROOT;
+    for (n, value) in document.args.iter().enumerate() {
+        check_argument(value, document, &at.key("args").index(n), findings);
+    }
+    for (name, value) in &document.kwargs {
+        check_argument(value, document, &at.key("kwargs").key(name), findings);
+    }
     let (whole, around) = (Whole::Canvas(canvas), Around::default());
     let place = Place::top();
     let plan = plan(&whole, around, &place, document, options, limit, findings)?;
@@ -308,6 +316,13 @@ pub(super) fn plan(
         }
         compiler.check_call(called);
         let here = At::base(called.at);
+        // What a handler makes is data.
+        if document.canvas.is_some() {
+            let named = called.signature.kwargs.iter().map(|(_, value)| value);
+            for value in called.signature.args.iter().chain(named) {
+                check_argument(value, document, &here, compiler.findings);
+            }
+        }
         // What was built in code is looked at here for the first time.
         let written = Tree::Map(called.signature.options.clone());
         let task =

@@ -74,6 +74,19 @@ pub(super) fn check_expressions(document: &Document, findings: &mut Findings) {
     }
 }
 
+/// Checks an argument of a canvas: it is given before anything has run, so it may name
+/// inputs and secrets, and no step.
+pub(super) fn check_argument(
+    value: &Tree,
+    document: &Document,
+    at: &At<'_>,
+    findings: &mut Findings,
+) {
+    let mut group = Group::new(&[], &document.inputs, None);
+    let allowed = Allowed { secrets: true, ..Allowed::OUTPUT };
+    group.check_value(value, allowed, at, findings);
+}
+
 impl<'a> Group<'a> {
     fn new(
         tasks: &'a [Task],

@@ -170,6 +170,16 @@ pub(super) fn failures() -> Vec<Case> {
             value(json!(5)),
         )
         .notes([5]),
+        case(
+            "an expression that names nothing is refused",
+            json!({ "chain": [["id", "${{ inputs.x }}"]] }),
+            Refused("unknown_name"),
+        ),
+        case(
+            "an argument names no step",
+            json!({ "chain": [["id", 1], ["add", "${{ tasks.x.output }}"]] }),
+            Refused("unknown_task"),
+        ),
         case("125", json!(["add", 1, 2, 3, 4]), Refused("bad_arguments")),
         case(
             "125 unknown",

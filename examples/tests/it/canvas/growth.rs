@@ -1,5 +1,7 @@
 //! The cases of steps that become canvases, add to their group, or end their siblings.
 
+#![expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
+
 use serde_json::{Value, json};
 
 use super::cases::{Case, Ends::Failed, alone, case, value};
