@@ -104,7 +104,7 @@ pub fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, StepErr
 
 /// The code behind a kind.
 ///
-/// Most handlers are plain functions, see [`handler_fn`]; implement the trait where a
+/// Most handlers are plain functions, see [`handler_fn`](crate::handler_fn); implement the trait where a
 /// kind declares parameters or keeps state of its own.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
