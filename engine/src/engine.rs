@@ -445,6 +445,8 @@ impl Engine {
             created_at: self.0.clock.now(),
             // Nobody else takes it before this engine does.
             owner: own.map(|worker| *worker.session.borrow()),
+            kinds: plan.kinds().into_iter().map(str::to_owned).collect(),
+            author: compiled.author,
         };
         let submitted = self.0.store.submit(Arc::new(project)).await;
         if let (Err(error), Some(worker)) = (&submitted, own)
@@ -531,8 +533,11 @@ impl Engine {
     pub async fn open_projects(&self) -> Result<Vec<ProjectHandle>, Error> {
         let open =
             ProjectState::ALL.iter().copied().filter(|state| !state.is_terminal());
-        let filter =
-            ListFilter { states: open.collect(), before: None, limit: u32::MAX };
+        let filter = ListFilter {
+            states: open.collect(),
+            limit: u32::MAX,
+            ..ListFilter::default()
+        };
         let rows = self.0.store.list(&filter).await?;
         Ok(rows.into_iter().map(|row| self.project(row.id)).collect())
     }

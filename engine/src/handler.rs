@@ -296,6 +296,14 @@ impl Context {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn with_secrets(secrets: Vec<String>) -> Self {
+        let Self(inner) = Self::detached();
+        let mut inner = Arc::try_unwrap(inner).expect("it is fresh");
+        inner.secrets = secrets;
+        Self::new(inner)
+    }
+
     /// The project the step belongs to.
     pub fn project(&self) -> ProjectId {
         self.0.project

@@ -98,6 +98,7 @@ pub mod spec;
 pub mod store;
 mod submission;
 mod view;
+mod why;
 mod worker;
 
 pub use crate::{
@@ -118,4 +119,5 @@ pub use crate::{
     project::{ProjectHandle, ReplayPlan, ReplayStep, Steered},
     submission::Project,
     view::{EventView, Progress, ProjectView, Snapshot, StepDetails},
+    why::{Reason, Why},
 };

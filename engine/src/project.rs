@@ -12,7 +12,7 @@ use crate::{
     Engine, Error, ProjectId, Timestamp,
     plan::{Plan, StepNo},
     run::{PastAttempt, ProjectState, Replay, Run, StepState},
-    store::{LogLine, MailKind, ProjectRow, StoredProject},
+    store::{Author, LogLine, MailKind, ProjectRow, StoredProject},
     view::{EventView, ProjectView, Snapshot},
     worker,
 };
@@ -34,6 +34,8 @@ pub struct ProjectHandle {
     /// The run as it was folded last: names of steps do not change, so it serves events
     /// until one is about a step that it does not know yet.
     names: Arc<Mutex<Option<Arc<Run>>>>,
+    /// In whose name it is steered, for the audit.
+    author: Option<Author>,
 }
 
 /// How a request to steer a project ended.
@@ -71,7 +73,18 @@ pub struct ReplayStep {
 
 impl ProjectHandle {
     pub(crate) fn new(engine: Engine, id: ProjectId) -> Self {
-        Self { engine, id, names: Arc::default() }
+        Self { engine, id, names: Arc::default(), author: None }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The same project, steered in somebody's name: the audit keeps it.
+    #[must_use]
+    pub fn by(mut self, author: Author) -> Self {
+        self.author = Some(author);
+        self
     }
 
     /// The id of the project.
@@ -286,7 +299,8 @@ impl ProjectHandle {
             return Err(Error::Illegal { project, state, wanted });
         }
         let store = self.engine.store();
-        store.send(self.id, kind, self.engine.inner().clock.now()).await?;
+        let (now, author) = (self.engine.inner().clock.now(), self.author.clone());
+        store.send_by(self.id, kind, author, now).await?;
         let worker = self.engine.inner().worker.as_ref();
         if let Some(worker) = worker {
             worker.look();

@@ -222,6 +222,69 @@ impl Canvas {
         crate::spec::read_canvas(text).map_err(Error::Invalid)
     }
 
+    /// Visits every text of it and of all that is in it: kinds, names of arguments, labels.
+    /// What nests deeper than is allowed is refused anyway, and not visited.
+    pub(crate) fn each_text(&mut self, visit: &mut dyn FnMut(&mut String)) {
+        self.each(MAX_DEPTH, &mut |canvas| {
+            match &mut canvas.shape {
+                Shape::Call(signature) => {
+                    visit(&mut signature.kind);
+                    for (name, _) in signature.kwargs.iter_mut() {
+                        visit(name);
+                    }
+                }
+                Shape::Map { kind, .. }
+                | Shape::Starmap { kind, .. }
+                | Shape::Chunks { kind, .. } => visit(kind),
+                Shape::Chain(_) | Shape::Group(_) | Shape::Chord { .. } => {}
+            }
+            let labels = std::mem::take(&mut canvas.marks.labels);
+            for (mut name, mut value) in labels {
+                visit(&mut name);
+                visit(&mut value);
+                canvas.marks.labels.insert(name, value);
+            }
+        });
+    }
+
+    /// Visits every value that is given in it.
+    pub(crate) fn each_value(&mut self, visit: &mut dyn FnMut(&mut Tree)) {
+        self.each(MAX_DEPTH, &mut |canvas| match &mut canvas.shape {
+            Shape::Call(signature) => {
+                signature.args.iter_mut().for_each(&mut *visit);
+                let named = signature.kwargs.iter_mut().chain(&mut signature.options);
+                named.for_each(|(_, value)| visit(value));
+            }
+            Shape::Map { items, .. } => items.iter_mut().for_each(&mut *visit),
+            Shape::Starmap { items, .. } | Shape::Chunks { items, .. } => {
+                items.iter_mut().flatten().for_each(&mut *visit);
+            }
+            Shape::Chain(_) | Shape::Group(_) | Shape::Chord { .. } => {}
+        });
+    }
+
+    fn each(&mut self, depth: usize, visit: &mut dyn FnMut(&mut Self)) {
+        visit(self);
+        if depth == 0 {
+            return;
+        }
+        let inner: Vec<&mut Self> = match &mut self.shape {
+            Shape::Chain(items) | Shape::Group(items) => items.iter_mut().collect(),
+            Shape::Chord { header, body } => {
+                header.iter_mut().chain([&mut **body]).collect()
+            }
+            Shape::Call(_)
+            | Shape::Map { .. }
+            | Shape::Starmap { .. }
+            | Shape::Chunks { .. } => vec![],
+        };
+        let marks = &mut self.marks;
+        let callbacks = marks.on_success.iter_mut().chain(&mut marks.on_failure);
+        for canvas in inner.into_iter().chain(callbacks) {
+            canvas.each(depth - 1, visit);
+        }
+    }
+
     /// Whether it is a group without members.
     fn is_empty_group(&self) -> bool {
         matches!(&self.shape, Shape::Group(members) if members.is_empty())

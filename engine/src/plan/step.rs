@@ -137,6 +137,11 @@ pub enum Scope {
 }
 
 impl Step {
+    /// Whether it ends other steps once too many of its needs have failed.
+    pub(crate) fn may_halt(&self) -> bool {
+        matches!(&self.action, Action::Pass { cancel, .. } if !cancel.is_empty())
+    }
+
     /// The kind of the step; joins and expansions have names of their own.
     pub fn kind(&self) -> &str {
         match &self.action {

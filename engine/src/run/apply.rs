@@ -171,7 +171,7 @@ impl Run {
             (own && self.policy(need).allow_failure) || self.tolerates(dependent, need);
         // Where too many siblings failed, the join says so itself.
         let ended_by_sibling = state == StepState::Cancelled
-            && self.is_halted(need)
+            && self.halted.contains(&need)
             && self.tolerates(dependent, need);
         let needs = &mut self.nodes[dependent as usize].needs;
         match state {

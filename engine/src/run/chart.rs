@@ -16,7 +16,11 @@ fn the_chart_of_a_step_is_what_apply_does() {
     let document = Document::named("chart").task(task);
     let plan = Arc::new(document.compile(&CompileOptions::default()).unwrap().plan);
     let at = Timestamp::from_micros(1);
-    let events: [(&str, Event); 9] = [
+    let call = crate::Canvas::call("noop", []);
+    let (kinds, policy) = (crate::Kinds::default(), Policy::default());
+    let body = crate::spec::expansion(&call, &[], &policy, &kinds, true).unwrap();
+    let body = Arc::new(body);
+    let events: [(&str, Event); 10] = [
         ("started", Event::Started { no: 0 }),
         ("succeeded", Event::Succeeded { no: 0, attempt: 1, output: null() }),
         (
@@ -44,6 +48,7 @@ fn the_chart_of_a_step_is_what_apply_does() {
                 output: null(),
             },
         ),
+        ("became a canvas", Event::Grew { no: 0, attempt: 1, body, output: None }),
         ("condition false", Event::ConditionFalse { no: 0 }),
         ("lost", Event::Lost { no: 0, charged: true, limit: 3 }),
         ("lost (third crash)", Event::Lost { no: 0, charged: true, limit: 1 }),
@@ -69,6 +74,7 @@ fn the_chart_of_a_step_is_what_apply_does() {
         ("waiting (timer)", reach(&events[4].1)),
         ("succeeded", reach(&events[1].1)),
         ("failed", reach(&events[3].1)),
+        ("became a canvas", reach(&events[5].1)),
     ];
     let mut chart = String::new();
     for (name, run) in from {

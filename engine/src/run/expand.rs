@@ -171,9 +171,12 @@ impl Run {
                     continue;
                 };
                 let fragment = &self.fragments[*index];
-                let (item, tail) = match mark {
-                    "/" => ("0", &rest[at + 1..]),
-                    _ => rest[at + 1..].split_once(']')?,
+                let (item, tail) = match (mark, fragment.growth) {
+                    ("[", Growth::Items) => rest[at + 1..].split_once(']')?,
+                    ("/", Growth::Replaced | Growth::Joined { .. }) => {
+                        ("0", &rest[at + 1..])
+                    }
+                    _ => continue,
                 };
                 let item =
                     item.parse::<u32>().ok().filter(|item| *item < fragment.items)?;
@@ -278,6 +281,10 @@ impl Run {
             failed: 0,
             cancelled: 0,
         };
+        if growth != Growth::Items {
+            self.grown_bytes += fragment.body.bytes().len();
+        }
+        self.may_halt |= fragment.body.steps().iter().any(Step::may_halt);
         self.expanded.insert(parent, self.fragments.len());
         self.fragments.push(fragment);
         first

@@ -27,6 +27,15 @@ pub(super) enum Growth {
     },
 }
 
+/// What was added to a group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Joined {
+    /// The steps that have added members, in the order of the document.
+    adders: Vec<StepNo>,
+    /// How many members they have added.
+    added: u32,
+}
+
 /// Where the output of a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -41,6 +50,13 @@ pub enum Source {
 impl Run {
     /// How deep steps may become canvases whose steps become canvases.
     pub const MAX_GROWTH: usize = 100;
+    /// How many bytes the canvases may have that the steps of a project become.
+    pub const MAX_GROWN_BYTES: usize = 128 * 1024 * 1024;
+
+    /// How many bytes the canvases have that steps became.
+    pub fn grown_bytes(&self) -> usize {
+        self.grown_bytes
+    }
 
     /// Why there is a step, if it is the child of another.
     pub(super) fn growth(&self, no: StepNo) -> Option<Growth> {
@@ -82,12 +98,34 @@ impl Run {
     /// What members have added to a group: in the order of these members, whoever of them
     /// was quicker.
     pub fn added_to(&self, join: StepNo) -> impl Iterator<Item = StepNo> + '_ {
-        let mut adders = self.joins.get(&join).cloned().unwrap_or_default();
-        adders.sort_by_cached_key(|parent| self.path(*parent));
-        adders.into_iter().flat_map(|parent| {
-            let fragment = &self.fragments[self.expanded[&parent]];
+        let adders = self.joins.get(&join).map(|joined| joined.adders.iter());
+        adders.into_iter().flatten().flat_map(|parent| {
+            let fragment = &self.fragments[self.expanded[parent]];
             ends(&fragment.body).iter().map(|local| fragment.first + local)
         })
+    }
+
+    /// How many members a group has.
+    pub(super) fn member_count(&self, join: StepNo) -> u32 {
+        let Action::Pass { value: Flow::List(list), .. } = &self.step(join).action
+        else {
+            return 0;
+        };
+        let written = u32::try_from(list.len()).unwrap_or(u32::MAX);
+        written + self.joins.get(&join).map_or(0, |joined| joined.added)
+    }
+
+    /// The children of a step that its value comes from, without their callbacks.
+    pub(super) fn own_children(&self, no: StepNo) -> Vec<StepNo> {
+        let Some(index) = self.expanded.get(&no) else { return vec![] };
+        let fragment = &self.fragments[*index];
+        let ends = match fragment.growth {
+            Growth::Items => return self.children(no).collect(),
+            Growth::Replaced => std::slice::from_ref(&fragment.result),
+            Growth::Joined { .. } => ends(&fragment.body),
+        };
+        let own = fragment.body.upstream(ends.iter().copied());
+        (fragment.first..).zip(own).filter_map(|(no, own)| own.then_some(no)).collect()
     }
 
     /// The join of a group that a step was added to.
@@ -217,7 +255,7 @@ impl Run {
             None if self.is_halted(no) => {
                 self.finish(no, StepState::Cancelled, None, at, ended, decisions);
             }
-            Some(output) if self.is_halted(no) => {
+            Some(output) if self.cancelling => {
                 self.succeeded(no, Some(output), at, ended, decisions);
             }
             None => {
@@ -257,6 +295,10 @@ impl Run {
         self.busy = self.busy.saturating_sub(u32::from(self.folding.is_none()));
         self.nodes[no as usize].at = at;
         let first = self.add_fragment((no, Growth::Replaced), 1, body, 1);
+        if self.halted.contains(&no) {
+            let own = self.own_children(no);
+            self.halted.extend(own);
+        }
         self.slide(no, ended, decisions, at);
         first
     }
@@ -273,7 +315,16 @@ impl Run {
         self.nodes[join as usize].needs.total += more;
         let growth = Growth::Joined { join };
         let first = self.add_fragment((no, growth), 1, body, 1);
-        self.joins.entry(join).or_default().push(no);
+        let path = self.path(no);
+        let known = self.joins.get(&join).map_or(&[][..], |joined| &joined.adders);
+        let place = known.partition_point(|other| self.path(*other) < path);
+        let joined = self.joins.entry(join).or_default();
+        joined.adders.insert(place, no);
+        joined.added += more;
+        if self.halted.contains(&no) {
+            let own = self.own_children(no);
+            self.halted.extend(own);
+        }
         Some(first)
     }
 }

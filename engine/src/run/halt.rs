@@ -10,11 +10,13 @@ use crate::{
 impl Run {
     /// Whether nothing begins any more where a step is.
     pub(super) fn is_halted(&self, no: StepNo) -> bool {
-        if self.stopped || self.halted.is_empty() {
-            return self.stopped;
-        }
-        std::iter::successors(Some(no), |no| self.parent(*no))
-            .any(|no| self.halted.iter().any(|range| range.contains(&no)))
+        self.stopped || self.halted.contains(&no)
+    }
+
+    /// Whether a failure may end steps that have nothing to do with it: who has lent some
+    /// of them to others asks for them back first.
+    pub fn may_halt(&self) -> bool {
+        self.may_halt
     }
 
     /// Ends every step that has not started; running ones are told to stop.
@@ -42,31 +44,26 @@ impl Run {
         let Action::Pass { cancel, tolerate, .. } = &self.step(join).action else {
             return;
         };
-        let Some(first) = cancel.first() else { return };
-        let base = self.base(join);
-        if self.halted.iter().any(|range| range.contains(&(base + first.0))) {
-            return;
-        }
         let needs = &self.nodes[join as usize].needs;
-        let too_many = match tolerate {
-            None => needs.failed > 0,
-            Some(amount) => {
-                let members = u32::try_from(self.members(join).len());
-                let most = amount.at_most_of(members.unwrap_or(u32::MAX));
-                needs.failed + needs.allowed > most
-            }
+        let failed = match tolerate {
+            None => needs.failed,
+            Some(_) => needs.failed + needs.allowed,
         };
-        if !too_many {
+        if cancel.is_empty() || failed == 0 {
             return;
         }
-        let mut steps: Vec<StepNo> = vec![];
-        for (from, to) in cancel.clone() {
-            self.halted.push(base + from..base + to);
-            steps.extend(base + from..base + to);
+        let most = tolerate.map_or(0, |most| most.at_most_of(self.member_count(join)));
+        let base = self.base(join);
+        if failed <= most || self.halted.contains(&(base + cancel[0].0)) {
+            return;
         }
+        let ranges = cancel.clone();
+        let mut steps: Vec<StepNo> =
+            ranges.into_iter().flat_map(|(from, to)| base + from..base + to).collect();
         while let Some(no) = steps.pop() {
+            self.halted.insert(no);
             self.halt_step(no, at, ended, decisions);
-            steps.extend(self.children(no));
+            steps.extend(self.own_children(no));
         }
     }
 

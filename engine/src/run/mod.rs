@@ -29,11 +29,9 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    ops::Range,
     sync::Arc,
 };
 
-use self::expand::Fragment;
 pub use self::{
     event::{
         Decisions, Event, Expansion, Fact, Illegal, Output, PastAttempt, Record,
@@ -47,6 +45,7 @@ pub use self::{
     restore::Restored,
     state::{ProjectState, StepState, WaitReason},
 };
+use self::{expand::Fragment, grow::Joined};
 use crate::{
     StepError, Timestamp,
     plan::{Needs, Plan, Policy, Step, StepNo},
@@ -61,9 +60,13 @@ pub struct Run {
     /// Which fragment a step has become, or has added.
     expanded: HashMap<StepNo, usize>,
     /// Which steps have added members to a group, by its join.
-    joins: HashMap<StepNo, Vec<StepNo>>,
+    joins: HashMap<StepNo, Joined>,
     /// Steps that were ended because a sibling failed.
-    halted: Vec<Range<StepNo>>,
+    halted: HashSet<StepNo>,
+    /// Whether a failure may end steps that have nothing to do with it.
+    may_halt: bool,
+    /// How many bytes the plans have that handlers have made.
+    grown_bytes: usize,
     /// Why steps wait; only for waiting ones.
     waits: HashMap<StepNo, Wait>,
     /// Why steps failed or were skipped.
@@ -149,6 +152,7 @@ impl Run {
         let nodes: Vec<Node> =
             plan.steps().iter().map(|step| Node::new(step.needs.len())).collect();
         let open = plan.len();
+        let may_halt = plan.fail_fast() || plan.steps().iter().any(Step::may_halt);
         let mut counts = [0; StepState::COUNT];
         counts[StepState::Blocked as usize] = open;
         Self {
@@ -157,7 +161,9 @@ impl Run {
             fragments: vec![],
             expanded: HashMap::new(),
             joins: HashMap::new(),
-            halted: vec![],
+            halted: HashSet::new(),
+            may_halt,
+            grown_bytes: 0,
             waits: HashMap::new(),
             errors: HashMap::new(),
             timers: BTreeSet::new(),

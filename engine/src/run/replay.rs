@@ -29,16 +29,16 @@ impl Run {
     pub fn failed_steps(&self) -> BTreeSet<StepNo> {
         self.steps_in_use()
             .filter(|no| {
-                let tolerated = self.judge(*no).is_some_and(|judge| {
-                    self.step_state(judge) == StepState::Succeeded
-                });
                 match self.step_state(*no) {
                     // A step that became others fails because of them.
                     _ if self.became_others(*no) => false,
-                    StepState::Cancelled => true,
-                    StepState::Failed | StepState::Quarantined => {
-                        !tolerated && !self.policy(*no).allow_failure
-                    }
+                    // It follows from a need, which is asked itself.
+                    StepState::Cancelled if self.has_cancelled_need(*no) => false,
+                    // What a sibling ended counts as that does.
+                    StepState::Cancelled if !self.halted.contains(no) => true,
+                    StepState::Cancelled
+                    | StepState::Failed
+                    | StepState::Quarantined => !self.is_tolerated(*no),
                     StepState::Blocked
                     | StepState::Ready
                     | StepState::Running
@@ -69,11 +69,13 @@ impl Run {
                 continue;
             }
             // Children take the generation of their parent: it must be a new one for
-            // each of them.
-            let generation = self
-                .children(row.no)
-                .map(|child| self.view(child).generation)
-                .fold(row.generation, u32::max);
+            // each of them, and for theirs.
+            let mut generation = row.generation;
+            let mut inside = vec![row.no];
+            while let Some(no) = inside.pop() {
+                generation = generation.max(self.view(no).generation);
+                inside.extend(self.children(no));
+            }
             replay.anew.push((row.no, generation + 1));
         }
         replay.set_back = set_back;
@@ -106,6 +108,41 @@ impl Run {
             }
         };
         replay
+    }
+
+    /// Whether it is cancelled because a sibling failed, it or what it became.
+    fn ended_by_sibling(&self, no: StepNo) -> bool {
+        let value = self.results(no).next();
+        self.halted.contains(&no) || value.is_some_and(|it| self.halted.contains(&it))
+    }
+
+    fn has_cancelled_need(&self, no: StepNo) -> bool {
+        self.needs(no).any(|need| self.step_state(need) == StepState::Cancelled)
+    }
+
+    /// Whether the failure of a step counts for nothing outside.
+    fn is_tolerated(&self, no: StepNo) -> bool {
+        let mut at = no;
+        loop {
+            if self.policy(at).allow_failure {
+                return true;
+            }
+            let Some(judge) = self.judge(at) else { return false };
+            match self.step_state(judge) {
+                StepState::Succeeded => return true,
+                // It was ended before it could judge; by a sibling: others judge that.
+                StepState::Cancelled if !self.ended_by_sibling(judge) => return false,
+                StepState::Blocked
+                | StepState::Ready
+                | StepState::Running
+                | StepState::Waiting
+                | StepState::Failed
+                | StepState::UpstreamFailed
+                | StepState::Skipped
+                | StepState::Cancelled
+                | StepState::Quarantined => at = judge,
+            }
+        }
     }
 
     /// Who decides whether the failure of a step counts: the nearest group around it that

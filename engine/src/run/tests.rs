@@ -139,7 +139,7 @@ struct World {
     began: bool,
     ticked: Timestamp,
     /// What steps become, and what they add to their group.
-    bodies: [Arc<Plan>; 2],
+    bodies: [Arc<Plan>; 3],
 }
 
 impl World {
@@ -306,7 +306,9 @@ impl World {
         let event = match pick % 9 {
             8 if self.run.len() < 120 => {
                 let member = self.run.group_of(no).is_some() && pick.is_multiple_of(2);
-                let body = Arc::clone(&self.bodies[usize::from(member)]);
+                let contained = self.run.policy(no).contained;
+                let which = usize::from(member) + usize::from(member && contained);
+                let body = Arc::clone(&self.bodies[which]);
                 Event::Grew { no, attempt, body, output: member.then(output) }
             }
             0 | 1 => Event::Failed {
@@ -442,7 +444,7 @@ impl World {
 }
 
 /// A group whose members end one another, one that tolerates, callbacks, a lone member.
-fn bodies() -> [Arc<Plan>; 2] {
+fn bodies() -> [Arc<Plan>; 3] {
     let call = || Canvas::call("noop", []);
     let cancelling = Canvas::group([call(), Canvas::chain([call(), call()])])
         .siblings(Siblings::Cancel)
@@ -455,8 +457,10 @@ fn bodies() -> [Arc<Plan>; 2] {
     let canvas = Canvas::chain([cancelling, tolerating, call()]).on_success(call());
     let body = crate::spec::expansion(&canvas, &[], policy, kinds, true);
     let members = [call(), Canvas::chain([call(), call()]).on_failure(call())];
+    let judged = Policy { contained: true, ..Policy::default() };
+    let judged = crate::spec::members(&members, &judged, kinds, true);
     let members = crate::spec::members(&members, policy, kinds, true);
-    [body, members].map(|plan| Arc::new(plan.expect("a valid canvas")))
+    [body, members, judged].map(|plan| Arc::new(plan.expect("a valid canvas")))
 }
 
 fn output() -> Output {

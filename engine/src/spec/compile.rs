@@ -46,6 +46,8 @@ pub struct Compiled {
     pub tasks: usize,
     /// Warnings.
     pub warnings: Vec<(Diagnostic, Path)>,
+    /// Who submits it, for the audit.
+    pub author: Option<crate::store::Author>,
 }
 
 /// What a document is compiled against.
@@ -82,6 +84,7 @@ impl Compiled {
             idempotency_key: document.idempotency_key.clone(),
             tasks,
             warnings: vec![],
+            author: None,
         }
     }
 }

@@ -30,6 +30,9 @@ pub struct Diagnostic {
     pub line: u32,
     /// The column in characters, from 1; 0 when the finding has no place.
     pub column: u32,
+    /// The way to the value in the document, as a JSON pointer (RFC 6901).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
     /// The tasks it is about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<String>,
@@ -63,6 +66,7 @@ impl Diagnostic {
             tasks: vec![],
             help: None,
             snippet: None,
+            pointer: None,
         }
     }
 

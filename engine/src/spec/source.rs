@@ -168,6 +168,7 @@ impl Source {
             .into_iter()
             .map(|(mut diagnostic, path)| {
                 (diagnostic.line, diagnostic.column) = positions.locate(&path);
+                diagnostic.pointer = Some(path.pointer());
                 diagnostic
             })
             .collect();

@@ -30,6 +30,9 @@ struct PackedDelivery<'a> {
     skipped: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     lost: bool,
+    /// Whether the body is only added to the group, and there is an output.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    joins: bool,
 }
 
 pub(super) fn encode_delivery(delivery: &Delivery) -> Vec<u8> {
@@ -40,6 +43,7 @@ pub(super) fn encode_delivery(delivery: &Delivery) -> Vec<u8> {
         error: None,
         skipped: false,
         lost: false,
+        joins: false,
     };
     let packed = match delivery {
         Delivery::Succeeded(output) => PackedDelivery { output: Some(output), ..none },
@@ -51,8 +55,8 @@ pub(super) fn encode_delivery(delivery: &Delivery) -> Vec<u8> {
         Delivery::Grown { body, output } => {
             // A plan is stored as JSON.
             let body = serde_json::from_slice(body.bytes()).unwrap_or(RawValue::NULL);
-            let output = output.as_deref();
-            PackedDelivery { output, body: Some(body), ..none }
+            let (output, joins) = (output.as_deref(), output.is_some());
+            PackedDelivery { output, body: Some(body), joins, ..none }
         }
         Delivery::ConditionFalse => PackedDelivery { skipped: true, ..none },
         Delivery::Lost => PackedDelivery { lost: true, ..none },
@@ -75,6 +79,8 @@ pub(super) fn decode_delivery(body: &[u8]) -> Result<Delivery, serde_json::Error
         skipped: bool,
         #[serde(default)]
         lost: bool,
+        #[serde(default)]
+        joins: bool,
     }
     let stored: Stored<'_> = serde_json::from_slice(body)?;
     let output = || {
@@ -84,7 +90,7 @@ pub(super) fn decode_delivery(body: &[u8]) -> Result<Delivery, serde_json::Error
     if let Some(body) = stored.body {
         let body = Plan::from_bytes(&Arc::from(body.get().as_bytes()));
         let body = body.map_err(serde::de::Error::custom)?;
-        let output = stored.output.map(|_| output());
+        let output = stored.joins.then(output);
         return Ok(Delivery::Grown { body: Arc::new(body), output });
     }
     Ok(match (stored.error, stored.until) {

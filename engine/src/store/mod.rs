@@ -1,7 +1,7 @@
 //! The store: the only place that knows SQL.
 //!
 //! A verb is a unit of atomicity with a name of the domain, never a table operation. There
-//! are 30 of them, the same on SQLite and PostgreSQL, and one suite of tests for both. The
+//! are 30 of them (and those of `access`, which no project needs), the same on SQLite and PostgreSQL, and one suite of tests for both. The
 //! bodies in `portable/` are compiled twice, once with the types of each database; their
 //! texts are in `statements`, which says where the two differ. Only `commit` has two shapes.
 //!
@@ -10,6 +10,7 @@
 //!
 //! Invariant: a write that returned `Ok` is on disk.
 
+mod access;
 #[cfg(feature = "broken")]
 mod broken;
 mod codec;
@@ -25,12 +26,8 @@ use std::{path::Path, pin::Pin, sync::Arc};
 
 use uuid::Uuid;
 
-pub(crate) use self::{
-    codec::decode_events,
-    lock::ExecutorLock,
-    statements::{POSTGRES, SQLITE, Statements},
-};
 pub use self::{
+    access::{AuditLine, Author, QueueRow, TokenRow},
     crash::CrashPoint,
     error::{StoreError, StoreErrorKind},
     lock::LockHolder,
@@ -42,6 +39,11 @@ pub use self::{
         NewProject, NewSession, Offer, Other, Part, ProjectRow, Pulse, Reference,
         Serves, SessionRow, StoredProject, Submitted,
     },
+};
+pub(crate) use self::{
+    codec::decode_events,
+    lock::ExecutorLock,
+    statements::{POSTGRES, SQLITE, Statements},
 };
 use crate::{
     ProjectId, SessionId, Timestamp,
@@ -370,7 +372,21 @@ impl Store {
         kind: MailKind,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        on!(self, store => store.send(project, kind, now))?;
+        self.send_by(project, kind, None, now).await
+    }
+
+    /// The same, in somebody's name, which the audit keeps.
+    ///
+    /// # Errors
+    /// When it was not written.
+    pub async fn send_by(
+        &self,
+        project: ProjectId,
+        kind: MailKind,
+        author: Option<Author>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        on!(self, store => store.send(project, kind, author, now))?;
         self.hint();
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::Author;
 use crate::{
     ProjectId, SessionId, StepError, Timestamp,
     plan::{Plan, StepNo},
@@ -40,6 +41,10 @@ pub struct NewProject {
     pub created_at: Timestamp,
     /// The session that owns it from the beginning.
     pub owner: Option<SessionId>,
+    /// The kinds of its plan: lists are searched by them.
+    pub kinds: Vec<String>,
+    /// Who submits it, for the audit.
+    pub author: Option<Author>,
 }
 
 /// How a submission ended.
@@ -539,8 +544,16 @@ impl Reference {
 pub struct ListFilter {
     /// Only these states; all when empty.
     pub states: Vec<ProjectState>,
-    /// Only projects older than this one.
-    pub before: Option<ProjectId>,
+    /// Only with all of these labels.
+    pub labels: Vec<(String, String)>,
+    /// Only submitted at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only with this name.
+    pub name: Option<String>,
+    /// Only with a step of this kind.
+    pub kind: Option<String>,
+    /// Only what is older than a project: when that was submitted, and its id.
+    pub before: Option<(Timestamp, ProjectId)>,
     /// At most so many.
     pub limit: u32,
 }

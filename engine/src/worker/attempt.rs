@@ -186,16 +186,16 @@ fn mask_outcome(context: &Context, outcome: Outcome) -> Result<Outcome, StepErro
         Outcome::After { wait, output } => {
             Outcome::After { wait, output: mask(output)? }
         }
-        Outcome::Expand { canvas, mut args } => {
+        Outcome::Expand { mut canvas, mut args } => {
             args.iter_mut().for_each(|arg| mask_value(context, arg));
-            let canvas = mask_canvas(&canvas, |value| mask_value(context, value))?;
-            Outcome::Expand { canvas: Box::new(canvas), args }
+            mask_canvas(&mut canvas, context);
+            Outcome::Expand { canvas, args }
         }
     })
 }
 
 /// Outputs nest at most 128 deep, so this recursion is bounded.
-fn mask_value(context: &Context, value: &mut serde_json::Value) {
+pub(super) fn mask_value(context: &Context, value: &mut serde_json::Value) {
     match value {
         serde_json::Value::String(text) => *text = context.mask(std::mem::take(text)),
         serde_json::Value::Number(number) => {

@@ -38,6 +38,15 @@ impl Scheduler {
 
     /// Applies an event and adds what it records to the next commit.
     pub(super) fn apply(&mut self, project: ProjectId, event: Event, urgent: bool) {
+        let Some(owned) = self.projects.get_mut(&project) else { return };
+        if owned.must_hold(&event) {
+            owned.held_events.push(event);
+            return self.withdraw_all(project);
+        }
+        self.apply_now(project, event, urgent);
+    }
+
+    pub(super) fn apply_now(&mut self, project: ProjectId, event: Event, urgent: bool) {
         let now = self.config.clock.now();
         let Some(owned) = self.projects.get_mut(&project) else { return };
         match owned.run.apply(event, now) {
@@ -75,7 +84,8 @@ impl Scheduler {
             }
         } else {
             let bytes = |fact: &crate::run::Fact| {
-                fact.output.as_ref().map_or(0, |output| output.get().len())
+                let body = fact.body.as_ref().map_or(0, |body| body.bytes().len());
+                fact.output.as_ref().map_or(body, |output| body + output.get().len())
             };
             self.uncommitted_bytes += decisions.facts.iter().map(bytes).sum::<usize>();
             let before = owned.pending.size();

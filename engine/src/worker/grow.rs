@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Config;
+use super::{Config, attempt::mask_value};
 use crate::{
     Canvas, Context, Outcome, StepError, Timestamp,
     plan::{MAX_STEPS, Plan, Policy, StepNo},
@@ -53,18 +53,22 @@ pub(super) async fn grown(
     config: &Arc<Config>,
     outcome: Outcome,
 ) -> Result<End, StepError> {
-    let added = std::mem::take(&mut *context.added());
+    let mut added = std::mem::take(&mut *context.added());
+    if context.has_secrets() {
+        added.iter_mut().for_each(|canvas| mask_canvas(canvas, context));
+    }
     let config = Arc::clone(config);
     let (make, output): (Box<dyn FnOnce() -> _ + Send>, _) = match outcome {
         Outcome::Done(output) if added.is_empty() => {
             return Ok(End::Done(output.into()));
         }
-        Outcome::After { wait, output } if added.is_empty() => {
-            return Ok(End::After { wait, output: output.into() });
-        }
-        Outcome::After { .. } => {
-            let message = "a step that waits cannot add to its group";
+        Outcome::After { .. } | Outcome::Expand { .. } if !added.is_empty() => {
+            let message =
+                "a step that waits or becomes a canvas cannot add to its group";
             return Err(StepError::fail("invalid_expansion", message));
+        }
+        Outcome::After { wait, output } => {
+            return Ok(End::After { wait, output: output.into() });
         }
         Outcome::Done(output) => {
             let make = move || {
@@ -96,16 +100,14 @@ pub(super) async fn grown(
     Ok(End::Grown { body: Arc::new(body), output })
 }
 
-/// The canvas without secrets, and as written again.
-pub(super) fn mask_canvas(
-    canvas: &Canvas,
-    mask: impl FnOnce(&mut serde_json::Value),
-) -> Result<Canvas, StepError> {
-    let invalid = |error: String| StepError::fail("invalid_expansion", error);
-    let mut value =
-        serde_json::to_value(canvas).map_err(|error| invalid(error.to_string()))?;
-    mask(&mut value);
-    Canvas::from_json(&value.to_string()).map_err(|error| invalid(error.to_string()))
+/// Takes secrets out of a canvas.
+pub(super) fn mask_canvas(canvas: &mut Canvas, context: &Context) {
+    canvas.each_text(&mut |text| *text = context.mask(std::mem::take(text)));
+    canvas.each_value(&mut |value| {
+        let mut json = serde_json::to_value(&*value).unwrap_or_default();
+        mask_value(context, &mut json);
+        *value = (&json).into();
+    });
 }
 
 impl End {
@@ -150,6 +152,10 @@ pub(super) fn grow(
     let error = if steps > MAX_STEPS {
         let message = format!("the project would have {steps} steps of {MAX_STEPS}");
         StepError::fail("too_large", message)
+    } else if run.grown_bytes() + body.bytes().len() > Run::MAX_GROWN_BYTES {
+        let most = Run::MAX_GROWN_BYTES;
+        let message = format!("the canvases of the project would exceed {most} bytes");
+        StepError::fail("too_large", message)
     } else if run.growth_depth(no) >= Run::MAX_GROWTH {
         let message = format!("{} steps around it became canvases", Run::MAX_GROWTH);
         StepError::fail("invalid_expansion", message)
@@ -159,4 +165,28 @@ pub(super) fn grow(
         return Event::Grew { no, attempt, body, output };
     };
     Event::Failed { no, attempt, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_wherever_they_stand_in_a_canvas() {
+        let context = Context::with_secrets(vec!["s3cret".to_owned()]);
+        let call = || {
+            Canvas::call("k", [json!("a s3cret b"), json!({ "s3cret": ["s3cret"] })])
+                .kwarg("s3cret", &json!("s3cret"))
+                .label("s3cret", "s3cret")
+        };
+        let chord = Canvas::chord([call()], call()).on_success(call());
+        let mut canvas =
+            Canvas::chain([Canvas::group([chord]), call().on_failure(call())]);
+        mask_canvas(&mut canvas, &context);
+        let text = serde_json::to_string(&canvas).unwrap();
+        assert!(!text.contains("s3cret"), "{text}");
+        assert_eq!(text.matches("a *** b").count(), 5, "{text}");
+    }
 }

@@ -213,7 +213,7 @@ impl Scheduler {
     }
 
     /// Steps that run elsewhere are running, before a cancel asks which are.
-    fn note_taken(&mut self, project: ProjectId) {
+    pub(super) fn note_taken(&mut self, project: ProjectId) {
         let Some(owned) = self.projects.get(&project) else { return };
         let since = self.config.clock.now();
         let taken: Vec<_> = owned

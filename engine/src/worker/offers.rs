@@ -269,8 +269,17 @@ impl Scheduler {
         if owned.offers.values().any(|state| *state != OfferState::Taken) {
             return;
         }
-        for mail in std::mem::take(&mut owned.held) {
+        let (held, events) =
+            (std::mem::take(&mut owned.held), std::mem::take(&mut owned.held_events));
+        for mail in held {
             self.deliver_now(mail);
+        }
+        if events.is_empty() {
+            return;
+        }
+        self.note_taken(project);
+        for event in events {
+            self.apply_now(project, event, true);
         }
     }
 

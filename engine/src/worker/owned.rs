@@ -14,7 +14,10 @@ use super::{bind::Surroundings, outputs::Outputs};
 use crate::{
     ProjectId, SessionId, Timestamp,
     plan::{Plan, StepNo},
-    run::{Decisions, Fact, Output, ProjectState, ReadyQueue, Record, Run, StepState},
+    run::{
+        Decisions, Event, Fact, Output, ProjectState, ReadyQueue, Record, Run,
+        StepState,
+    },
     store::{Adopted, Consumed, Header, Mail, Offer, Part, ProjectRow, StoredProject},
 };
 
@@ -49,8 +52,10 @@ pub(crate) struct Owned {
     pub(super) foreign: BTreeMap<(String, String), ReadyQueue>,
     /// Steps that are offered to other workers, or run there.
     pub(super) offers: HashMap<StepNo, OfferState>,
-    /// Messages that wait until offers are taken back.
+    /// Messages that wait until offers are taken back, and failures that may end steps
+    /// which are offered.
     pub(super) held: Vec<Mail>,
+    pub(super) held_events: Vec<Event>,
     /// Whether its letters are being read, and whether they are to be read once more.
     pub(super) reading: bool,
     pub(super) read_again: bool,
@@ -183,6 +188,7 @@ impl Owned {
             foreign: BTreeMap::new(),
             offers: HashMap::new(),
             held: vec![],
+            held_events: vec![],
             reading: false,
             read_again: false,
             consumptions: 0,
@@ -201,7 +207,10 @@ impl Owned {
 
     /// Whether anything of this project runs, or waits to be written.
     pub(super) fn is_busy(&self) -> bool {
-        !self.running.is_empty() || self.in_flight.is_some() || !self.pending.is_empty()
+        !self.running.is_empty()
+            || self.in_flight.is_some()
+            || !self.pending.is_empty()
+            || !self.held_events.is_empty()
     }
 
     /// Tells every running attempt to stop.
@@ -225,12 +234,20 @@ impl Owned {
     /// may be taken at any moment. A message that waits for offers to come back stops the
     /// project already.
     pub(super) fn may_start(&self) -> bool {
-        if !self.held.is_empty() {
+        if !self.held.is_empty() || !self.held_events.is_empty() {
             return false;
         }
         let most = self.run.plan().max_parallel();
         let below = |most| self.run.busy() + self.offered() < most;
         self.run.may_start() && most.is_none_or(below)
+    }
+
+    /// Whether an event may end steps that others may be running right now: then it waits
+    /// until it is known which they are.
+    pub(super) fn must_hold(&self, event: &Event) -> bool {
+        matches!(event, Event::Failed { .. } | Event::Lost { .. })
+            && self.run.may_halt()
+            && self.offers.values().any(|state| *state != OfferState::Taken)
     }
 
     /// How many offered steps are not counted as running.

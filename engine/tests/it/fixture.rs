@@ -63,6 +63,8 @@ pub(crate) fn project() -> NewProject {
         fingerprint: [1; 32],
         created_at: NOW,
         owner: None,
+        kinds: vec![],
+        author: None,
     }
 }
 

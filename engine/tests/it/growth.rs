@@ -91,6 +91,69 @@ on_both! {
         engine.shutdown().await;
     }
 
+    async fn members_that_came_too_late_are_there_after_a_replay(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let document = "
+canvas:
+  chain: [{ group: [[work, 1], [work, 2]], siblings: cancel }, [work]]
+";
+        let project = engine.submit(yaml(document)).await.unwrap();
+        let [first, second] = stage.next_of(2).await.try_into().ok().unwrap();
+        first.fail(StepError::fail("broken", "for now"));
+        second.ctx.cancellation().cancelled().await;
+        second.ctx.add_to_chord(work(3));
+        second.succeed(json!(2));
+        let view = ended(&project).await;
+        assert_eq!(view.state.as_str(), "failed");
+        let added = view.steps.iter().find(|it| it.name == "1.2.work/1.work").unwrap();
+        assert_eq!(added.state.as_str(), "cancelled");
+        let plan = project.plan_replay().await.unwrap();
+        project.replay(plan).await.unwrap();
+        for call in stage.next_of(2).await {
+            let value = call.input.clone();
+            call.succeed(value);
+        }
+        let last = stage.next().await;
+        assert_eq!(last.input, json!([1, 2, 3]));
+        last.succeed(json!("done"));
+        assert_eq!(ended(&project).await.state.as_str(), "succeeded");
+        engine.shutdown().await;
+    }
+
+    async fn a_replay_leaves_alone_what_was_tolerated(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        // A member that became a canvas and failed, and a group that ended its members.
+        let document = "
+canvas:
+  chain:
+    - group:
+        - [work, 1]
+        - { chain: [{ group: [[work, 2], { kind: work, args: [3], options: { delay: 1h } }],
+            siblings: cancel }] }
+      tolerate: 2
+    - [work]
+    - [work]
+";
+        let project = engine.submit(yaml(document)).await.unwrap();
+        for call in stage.next_of(2).await {
+            match call.input == json!(1) {
+                true => call.end(Ok(Outcome::expand(work(9)))),
+                false => call.fail(StepError::fail("broken", "for good")),
+            }
+        }
+        stage.next().await.fail(StepError::fail("broken", "for good"));
+        stage.next().await.succeed(json!("counts"));
+        stage.next().await.fail(StepError::fail("broken", "for now"));
+        assert_eq!(ended(&project).await.state.as_str(), "failed");
+        let plan = project.plan_replay().await.unwrap();
+        let run = |it: &&dandori::ReplayStep| it.action == "run";
+        let names: Vec<_> = plan.steps.iter().filter(run).map(|it| &*it.name).collect();
+        assert_eq!(names, ["3.work"]);
+        engine.shutdown().await;
+    }
+
     async fn a_step_that_runs_anew_forgets_what_it_became(backend) {
         let stage = Stage::on(backend);
         let engine = stage.engine().await;

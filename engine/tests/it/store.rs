@@ -429,7 +429,8 @@ on_both! {
         assert_eq!(find("last").await, Ok(second.max(first)));
         let filter = ListFilter { limit: 1, ..ListFilter::default() };
         let newest = store.list(&filter).await.unwrap();
-        let before = ListFilter { before: Some(newest[0].id), ..filter };
+        let last = (newest[0].created_at, newest[0].id);
+        let before = ListFilter { before: Some(last), ..filter };
         assert_eq!(store.list(&before).await.unwrap().len(), 1);
         let states = vec![ProjectState::Failed];
         let failed = ListFilter { states, limit: 9, ..ListFilter::default() };

@@ -400,8 +400,9 @@ async fn a_step_that_runs_elsewhere_becomes_a_canvas_and_adds_to_its_group() {
         Ok(Outcome::expand(canvas))
     });
     let adds = handler_fn("adds", async |ctx: Context, n: u32| {
-        ctx.add_to_chord(Canvas::call("work", [json!("added")]));
-        Ok(n)
+        ctx.add_to_chord(Canvas::call("work", [json!(n)]));
+        // Nothing is an output too.
+        Ok(())
     });
     let with = |it: EngineBuilder| it.handler(becomes).handler(adds);
     let worker = Worker::start(&stage, with).await;
@@ -417,9 +418,44 @@ async fn a_step_that_runs_elsewhere_becomes_a_canvas_and_adds_to_its_group() {
     assert_eq!(view.state.as_str(), "succeeded");
     let list = view.steps.iter().find(|step| step.name == "1.join").unwrap();
     let list = list.output.as_ref().unwrap().get();
-    assert_eq!(list, r#"[1,"1.2.becomes/1.work","1.1.adds/1.work"]"#);
+    assert_eq!(list, r#"[null,"1.2.becomes/1.work","1.1.adds/1.work"]"#);
     worker.shutdown().await;
     owner.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_ends_siblings_elsewhere_only_once_it_is_known_which_run() {
+    let stage = Stage::on(Backend::Postgres);
+    let owner = Worker::start(&stage, |it| it.queues(["here".to_owned()])).await;
+    let worker = Worker::start(&stage, |it| it.queues(["there".to_owned()])).await;
+    let canvas = "
+canvas:
+  group:
+    - { kind: work, args: [1], options: { queue: here } }
+    - { kind: work, args: [2], options: { queue: there, at_most_once: true } }
+    - { kind: work, args: [3], options: { queue: nowhere } }
+  siblings: cancel
+";
+    let project = owner.engine.submit(yaml(canvas)).await.unwrap();
+    let (fails, runs) = (owner.next().await, worker.next().await);
+    fails.fail(StepError::fail("broken", "for good"));
+    // It runs, so it is told to stop, and what came of it is kept.
+    runs.ctx.cancellation().cancelled().await;
+    runs.fail(StepError::cancelled());
+    ended(&project).await;
+    let mut seen = states(&project).await;
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            "1.work: failed",
+            "2.work: quarantined",
+            "3.work: cancelled",
+            "join: upstream_failed"
+        ]
+    );
+    owner.shutdown().await;
+    worker.shutdown().await;
 }
 
 /// Losses of the connection at every fourth write: before it, or after it and before its

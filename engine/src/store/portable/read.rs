@@ -63,14 +63,18 @@ impl Backend {
             [] => String::new(),
             states => format!(",{},", states.join(",")),
         };
-        let (before, limit) =
-            (filter.before.map(ProjectId::uuid), i64::from(filter.limit));
+        let filter = filter.clone();
         self.read(move |connection| {
             Box::pin(async move {
                 sqlx::query(sql.list)
-                    .bind(before)
+                    .bind(filter.before.map(|(at, _)| at.as_micros()))
+                    .bind(filter.before.map(|(_, id)| id.uuid()))
                     .bind(states)
-                    .bind(limit)
+                    .bind(filter.since.map(Timestamp::as_micros))
+                    .bind(filter.name)
+                    .bind(filter.kind)
+                    .bind(serde_json::to_string(&filter.labels).unwrap_or_default())
+                    .bind(i64::from(filter.limit))
                     .fetch_all(connection)
                     .await?
                     .iter()

@@ -229,7 +229,7 @@ fn signed(row: &Row, at: usize) -> Result<i32, StoreError> {
     i32::try_from(row.try_get::<i64, _>(at)?).map_err(damaged)
 }
 
-fn time(row: &Row, at: usize) -> Result<Option<Timestamp>, StoreError> {
+pub(super) fn time(row: &Row, at: usize) -> Result<Option<Timestamp>, StoreError> {
     Ok(row.try_get::<Option<i64>, _>(at)?.map(Timestamp::from_micros))
 }
 

@@ -9,6 +9,7 @@ use sqlx::Row as _;
 
 use super::{
     Backend, Connection,
+    access::put_audit,
     read::{letters, project},
     rows::{project_id, pulse},
 };
@@ -17,8 +18,8 @@ use crate::{
     plan::PLAN_FORMAT,
     run::{Record, RecordKind, Replay},
     store::{
-        Adopted, Beat, MailKind, NewProject, NewSession, Pulse, Statements, StoreError,
-        Submitted, codec::encode_events,
+        Adopted, Author, Beat, MailKind, NewProject, NewSession, Pulse, Statements,
+        StoreError, Submitted, codec::encode_events,
     },
 };
 
@@ -212,11 +213,17 @@ impl Backend {
         &self,
         project: ProjectId,
         kind: MailKind,
+        author: Option<Author>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let sql = self.sql();
         self.write("send", move |tx| {
             Box::pin(async move {
+                if let Some(author) = &author {
+                    let what = format!("project.{}", kind.as_str());
+                    let what = (what.as_str(), Some(project), "");
+                    put_audit(tx, sql, author, what, now).await?;
+                }
                 sqlx::query(sql.put_mail)
                     .bind(project.uuid())
                     .bind(kind.as_str())
@@ -278,12 +285,19 @@ async fn submit(
     sql: &'static Statements,
     project: Arc<NewProject>,
 ) -> Result<Submitted, StoreError> {
-    sqlx::query(sql.put_plan)
+    let put = sqlx::query(sql.put_plan)
         .bind(project.plan_hash.to_vec())
         .bind(i64::from(PLAN_FORMAT))
         .bind(project.plan.to_vec())
         .execute(&mut *tx)
         .await?;
+    if put.rows_affected() > 0 {
+        sqlx::query(sql.put_plan_kinds)
+            .bind(project.plan_hash.to_vec())
+            .bind(serde_json::to_string(&project.kinds).unwrap_or_default())
+            .execute(&mut *tx)
+            .await?;
+    }
     let counts = format!("{{\"blocked\":{}}}", project.steps);
     let done = sqlx::query(sql.put_project)
         .bind(project.id.uuid())
@@ -313,6 +327,18 @@ async fn submit(
         .bind(project.fingerprint.to_vec())
         .execute(&mut *tx)
         .await?;
+    if !project.labels.is_empty() {
+        let labels: Vec<_> = project.labels.iter().collect();
+        sqlx::query(sql.put_labels)
+            .bind(project.id.uuid())
+            .bind(serde_json::to_string(&labels).unwrap_or_default())
+            .execute(&mut *tx)
+            .await?;
+    }
+    if let Some(author) = &project.author {
+        let what = ("project.submit", Some(project.id), project.name.as_str());
+        put_audit(tx, sql, author, what, project.created_at).await?;
+    }
     let record = Record::project(RecordKind::ProjectSubmitted, project.created_at);
     put_event(tx, sql, project.id, 1, &record).await?;
     Ok(Submitted::New)
@@ -427,6 +453,7 @@ async fn reopen(
         (sql.keep_gone_attempts, &gone),
         (sql.drop_steps, &gone),
         (sql.drop_expansions, &anew),
+        (sql.drop_gone_expansions, &gone),
     ] {
         sqlx::query(statement)
             .bind(project.uuid())

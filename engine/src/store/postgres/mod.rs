@@ -6,6 +6,8 @@
 //!
 //! Invariant: no connection returns to a pool after an error, and none inside a transaction.
 
+#[path = "../portable/access.rs"]
+mod access;
 #[path = "../portable/claims.rs"]
 mod claims;
 mod commit;

@@ -67,6 +67,11 @@ fn migrator() -> Migrator {
             "expansions",
             include_str!("../../../../migrations/postgres/0004_expansions.sql"),
         ),
+        migration(
+            5,
+            "access",
+            include_str!("../../../../migrations/postgres/0005_access.sql"),
+        ),
     ])
 }
 

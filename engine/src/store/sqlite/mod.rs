@@ -3,6 +3,8 @@
 //! Owns the connections and the transaction wrapper. Every writing transaction begins
 //! immediate: one that upgrades from reading fails at once and ignores the busy time.
 
+#[path = "../portable/access.rs"]
+mod access;
 mod bulk;
 #[path = "../portable/claims.rs"]
 mod claims;

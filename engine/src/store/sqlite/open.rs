@@ -50,6 +50,11 @@ fn migrator() -> Migrator {
             "expansions",
             include_str!("../../../../migrations/sqlite/0004_expansions.sql"),
         ),
+        migration(
+            5,
+            "access",
+            include_str!("../../../../migrations/sqlite/0005_access.sql"),
+        ),
     ])
 }
 

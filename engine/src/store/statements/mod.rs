@@ -39,6 +39,16 @@ macro_rules! catalogue {
 
 catalogue! {
     put_plan,
+    put_plan_kinds,
+    put_labels,
+    put_audit,
+    put_token,
+    revoke_token,
+    token,
+    tokens,
+    audit,
+    queues,
+    last_events,
     put_project,
     put_project_data,
     fingerprint,
@@ -67,6 +77,7 @@ catalogue! {
     keep_gone_attempts,
     drop_steps,
     drop_expansions,
+    drop_gone_expansions,
     set_back,
     drop_mail,
     drop_output,
@@ -108,6 +119,45 @@ pub(crate) const SQLITE: Statements = Statements {
     put_plan: "
 insert into plans (hash, format, body) values ($1, $2, $3)
 on conflict (hash) do nothing",
+
+    put_plan_kinds: "
+insert into plan_kinds (plan, kind) select $1, value from json_each($2) where true
+on conflict do nothing",
+
+    put_labels: "
+insert into project_labels (project, name, value)
+select $1, json_extract(value, '$[0]'), json_extract(value, '$[1]') from json_each($2)",
+
+    put_audit: "
+insert into audit (at, who, what, project, detail, request) values ($1, $2, $3, $4, $5, $6)",
+
+    put_token: "
+insert into tokens (id, name, role, hash, created_at) values ($1, $2, $3, $4, $5)",
+
+    revoke_token: "
+update tokens set revoked_at = $2 where id = $1 and revoked_at is null",
+
+    token: "
+select id, name, role, created_at, revoked_at from tokens
+where hash = $1 and revoked_at is null",
+
+    tokens: "
+select id, name, role, created_at, revoked_at from tokens order by created_at, id",
+
+    audit: "
+select seq, at, who, what, project, detail, request from audit
+where ($1 is null or seq < $1) and ($2 is null or project = $2)
+order by seq desc limit $3",
+
+    queues: "
+select queue, sum(state = 'open'), sum(state = 'claimed'),
+    min(case when state = 'open' then offered_at end)
+from claims where state in ('open', 'claimed') group by queue order by queue",
+
+    // What followers of projects have not heard of yet.
+    last_events: "
+select id, last_event, finished_at is not null from projects
+where id in (select unhex(value) from json_each($1))",
 
     put_project: "
 insert into projects
@@ -289,6 +339,9 @@ delete from steps where project = $1 and no in (select value from json_each($2))
 delete from expansions where project = $1
     and no in (select json_extract(value, '$[0]') from json_each($2))",
 
+    drop_gone_expansions: "
+delete from expansions where project = $1 and no in (select value from json_each($2))",
+
     set_back: "
 insert into steps (project, no, generation, attempt, failures, crashes, state, at)
 select $1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), 0, 0, 0, 'blocked', $3
@@ -351,11 +404,19 @@ from projects where id = $1",
 select id, name, state, reason, plan, priority, session, epoch, loads, last_event,
     mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes
 from projects
-where ($1 is null
-        or (created_at, id) < (select p.created_at, p.id from projects p where p.id = $1))
-    and ($2 = '' or instr($2, ',' || state || ',') > 0)
+where ($1 is null or (created_at, id) < ($1, $2))
+    and ($3 = '' or instr($3, ',' || state || ',') > 0)
+    and ($4 is null or created_at >= $4)
+    and ($5 is null or name = $5)
+    and ($6 is null or plan in (select plan from plan_kinds where kind = $6))
+    and ($7 = '[]' or not exists (
+        select 1 from json_each($7) w where not exists (
+            select 1 from project_labels l
+            where l.name = json_extract(w.value, '$[0]')
+                and l.value = json_extract(w.value, '$[1]')
+                and l.project = projects.id)))
 order by created_at desc, id desc
-limit $3",
+limit $8",
 
     steps: "
 select no, generation, attempt, failures, crashes, state, at, began_at, started_at, wait,

@@ -98,6 +98,10 @@ delete from steps where project = $1
 delete from expansions where project = $1
     and no in (select (value->>0)::bigint from json_array_elements($2::json))",
 
+    drop_gone_expansions: "
+delete from expansions where project = $1
+    and no in (select value::bigint from json_array_elements_text($2::json))",
+
     set_back: "
 insert into steps (project, no, generation, attempt, failures, crashes, state, at)
 select $1, (value->>0)::bigint, (value->>1)::bigint, 0, 0, 0, 'blocked', $3
@@ -147,11 +151,41 @@ order by p.id for no key update",
 select id, name, state, reason, plan, priority, session, epoch, loads, last_event,
     mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes
 from projects
-where ($1::uuid is null
-        or (created_at, id) < (select p.created_at, p.id from projects p where p.id = $1))
-    and ($2 = '' or strpos($2, ',' || state || ',') > 0)
+where ($1::bigint is null or (created_at, id) < ($1, $2::uuid))
+    and ($3 = '' or strpos($3, ',' || state || ',') > 0)
+    and ($4::bigint is null or created_at >= $4)
+    and ($5::text is null or name = $5)
+    and ($6::text is null or plan in (select plan from plan_kinds where kind = $6))
+    and ($7 = '[]' or not exists (
+        select 1 from json_array_elements($7::json) w where not exists (
+            select 1 from project_labels l
+            where l.name = w->>0 and l.value = w->>1 and l.project = projects.id)))
 order by created_at desc, id desc
-limit $3",
+limit $8",
+
+    put_plan_kinds: "
+insert into plan_kinds (plan, kind)
+select $1, value from json_array_elements_text($2::json)
+on conflict do nothing",
+
+    put_labels: "
+insert into project_labels (project, name, value)
+select $1, value->>0, value->>1 from json_array_elements($2::json)",
+
+    audit: "
+select seq, at, who, what, project, detail, request from audit
+where ($1::bigint is null or seq < $1) and ($2::uuid is null or project = $2)
+order by seq desc limit $3",
+
+    queues: "
+select queue, count(*) filter (where state = 'open'),
+    count(*) filter (where state = 'claimed'),
+    min(offered_at) filter (where state = 'open')
+from claims where state in ('open', 'claimed') group by queue order by queue",
+
+    last_events: "
+select id, last_event, finished_at is not null from projects
+where id in (select value::uuid from json_array_elements_text($1::json))",
 
     output_sizes: "
 select no, coalesce(length(output)::bigint, blob_size)

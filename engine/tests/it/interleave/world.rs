@@ -360,6 +360,8 @@ impl World {
         let project = NewProject {
             fingerprint: [fingerprint; 32],
             owner: owner.map(|who| self.sessions[&who]),
+            kinds: vec![],
+            author: None,
             ..self.projects[2].clone()
         };
         let submitted = store.submit(Arc::new(project)).await.unwrap();

@@ -380,6 +380,15 @@ pub(super) fn siblings() -> Vec<Case> {
             ]),
         ),
         case(
+            "handlers inside what a member became are called",
+            cancelling(json!([
+                becomes_alone(json!({ "chain": [["id", 1], ["fail"]], "on_failure": [note("inner")] })),
+                long(),
+            ])),
+            Failed(&["1.expand/2.fail: failed fail", "2.slow: cancelled cancelled"]),
+        )
+        .notes(["inner"]),
+        case(
             "only the innermost group is ended by its members",
             json!({ "group": [cancelling(json!([soon, long()])), ["slow", 2, 60]] }),
             Failed(&["1.2.slow: cancelled cancelled", "2.slow: succeeded"]),

@@ -1,0 +1,146 @@
+//! The verbs of the door: tokens, the audit, queues, and what followers ask.
+
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::{ProjectId, Timestamp};
+
+/// Who asked for a change, and with which request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// The name of a token, or what stands for one.
+    pub who: String,
+    /// The id of the request.
+    pub request: String,
+}
+
+/// A line of the audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLine {
+    /// Its number.
+    pub seq: i64,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub author: Author,
+    /// What was done, such as `project.cancel`.
+    pub what: String,
+    /// To which project.
+    pub project: Option<ProjectId>,
+    /// To what else.
+    pub detail: String,
+}
+
+/// A token that may ask, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRow {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// What it may do: `viewer`, `operator` or `admin`.
+    pub role: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// What waits in a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueRow {
+    /// Its name.
+    pub queue: String,
+    /// Steps that are offered to workers and not taken.
+    pub offered: u32,
+    /// Steps that workers have taken from others.
+    pub claimed: u32,
+    /// Since when the oldest offered step waits.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Calls the same verb on whichever database it is.
+macro_rules! ask {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Store::Sqlite($store) => $call.await,
+            Store::Postgres($store) => $call.await,
+        }
+    };
+}
+
+impl Store {
+    /// Keeps a token, of which only the SHA-256 is known.
+    ///
+    /// # Errors
+    /// When it was not written.
+    pub async fn put_token(
+        &self,
+        token: TokenRow,
+        hash: [u8; 32],
+        author: Option<Author>,
+    ) -> Result<(), StoreError> {
+        ask!(self, store => store.put_token(token, hash, author))
+    }
+
+    /// Revokes a token; whether it was there and valid.
+    ///
+    /// # Errors
+    /// When it was not written.
+    pub async fn revoke_token(
+        &self,
+        id: Uuid,
+        author: Option<Author>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        ask!(self, store => store.revoke_token(id, author, now))
+    }
+
+    /// Finds a valid token by its SHA-256.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn token(&self, hash: [u8; 32]) -> Result<Option<TokenRow>, StoreError> {
+        ask!(self, store => store.token(hash))
+    }
+
+    /// Lists the tokens, revoked ones included.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        ask!(self, store => store.tokens())
+    }
+
+    /// Reads the audit, newest first: before a number, and of one project.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn audit(
+        &self,
+        before: Option<i64>,
+        project: Option<ProjectId>,
+        limit: u32,
+    ) -> Result<Vec<AuditLine>, StoreError> {
+        ask!(self, store => store.audit(before, project, limit))
+    }
+
+    /// What waits in queues for a worker. Steps that their owner runs itself wait in memory.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
+        ask!(self, store => store.queues())
+    }
+
+    /// The numbers of the latest events of projects, and whether these have ended.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn last_events(
+        &self,
+        projects: &[ProjectId],
+    ) -> Result<Vec<(ProjectId, i64, bool)>, StoreError> {
+        ask!(self, store => store.last_events(projects))
+    }
+}

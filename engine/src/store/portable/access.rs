@@ -1,0 +1,206 @@
+//! The verbs of the door: one body for every database.
+//!
+//! Compiled once for each database, with its types: see `store/mod.rs`.
+
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::{
+    Backend, Connection, Row,
+    rows::{number, project_id, time},
+};
+use crate::{
+    ProjectId, Timestamp,
+    store::{AuditLine, Author, QueueRow, Statements, StoreError, TokenRow},
+};
+
+impl Backend {
+    pub(in crate::store) async fn put_token(
+        &self,
+        token: TokenRow,
+        hash: [u8; 32],
+        author: Option<Author>,
+    ) -> Result<(), StoreError> {
+        let sql = self.sql();
+        self.write("put_token", move |tx| {
+            Box::pin(async move {
+                sqlx::query(sql.put_token)
+                    .bind(token.id)
+                    .bind(token.name.clone())
+                    .bind(token.role.clone())
+                    .bind(hash.to_vec())
+                    .bind(token.created_at.as_micros())
+                    .execute(&mut *tx)
+                    .await?;
+                if let Some(author) = &author {
+                    let what = ("token.create", None, token.name.as_str());
+                    put_audit(tx, sql, author, what, token.created_at).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn revoke_token(
+        &self,
+        id: Uuid,
+        author: Option<Author>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let sql = self.sql();
+        self.write("revoke_token", move |tx| {
+            Box::pin(async move {
+                let done = sqlx::query(sql.revoke_token)
+                    .bind(id)
+                    .bind(now.as_micros())
+                    .execute(&mut *tx)
+                    .await?;
+                let revoked = done.rows_affected() == 1;
+                if let Some(author) = author.filter(|_| revoked) {
+                    let id = id.to_string();
+                    let what = ("token.revoke", None, id.as_str());
+                    put_audit(tx, sql, &author, what, now).await?;
+                }
+                Ok(revoked)
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn token(
+        &self,
+        hash: [u8; 32],
+    ) -> Result<Option<TokenRow>, StoreError> {
+        let sql = self.sql();
+        self.read(move |connection| {
+            Box::pin(async move {
+                sqlx::query(sql.token)
+                    .bind(hash.to_vec())
+                    .fetch_optional(connection)
+                    .await?
+                    .as_ref()
+                    .map(token_row)
+                    .transpose()
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        let sql = self.sql();
+        self.read(move |connection| {
+            Box::pin(async move {
+                let rows = sqlx::query(sql.tokens).fetch_all(connection).await?;
+                rows.iter().map(token_row).collect()
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn audit(
+        &self,
+        before: Option<i64>,
+        project: Option<ProjectId>,
+        limit: u32,
+    ) -> Result<Vec<AuditLine>, StoreError> {
+        let sql = self.sql();
+        self.read(move |connection| {
+            Box::pin(async move {
+                let rows = sqlx::query(sql.audit)
+                    .bind(before)
+                    .bind(project.map(ProjectId::uuid))
+                    .bind(i64::from(limit))
+                    .fetch_all(connection)
+                    .await?;
+                rows.iter().map(audit_line).collect()
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
+        let sql = self.sql();
+        self.read(move |connection| {
+            Box::pin(async move {
+                let rows = sqlx::query(sql.queues).fetch_all(connection).await?;
+                rows.iter()
+                    .map(|row| {
+                        Ok(QueueRow {
+                            queue: row.try_get(0)?,
+                            offered: number(row, 1)?,
+                            claimed: number(row, 2)?,
+                            oldest: time(row, 3)?,
+                        })
+                    })
+                    .collect()
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn last_events(
+        &self,
+        projects: &[ProjectId],
+    ) -> Result<Vec<(ProjectId, i64, bool)>, StoreError> {
+        let sql = self.sql();
+        let ids: Vec<String> =
+            projects.iter().map(|id| id.uuid().simple().to_string()).collect();
+        let ids = serde_json::to_string(&ids).unwrap_or_default();
+        self.read(move |connection| {
+            Box::pin(async move {
+                let rows = sqlx::query(sql.last_events)
+                    .bind(ids)
+                    .fetch_all(connection)
+                    .await?;
+                let event = |row: &Row| {
+                    Ok((project_id(row, 0)?, row.try_get(1)?, row.try_get(2)?))
+                };
+                rows.iter().map(event).collect()
+            })
+        })
+        .await
+    }
+}
+
+/// Keeps who asked for what, in the transaction that does it.
+pub(super) async fn put_audit(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    author: &Author,
+    (what, project, detail): (&str, Option<ProjectId>, &str),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(sql.put_audit)
+        .bind(now.as_micros())
+        .bind(author.who.clone())
+        .bind(what.to_owned())
+        .bind(project.map(ProjectId::uuid))
+        .bind(detail.to_owned())
+        .bind(author.request.clone())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+fn token_row(row: &Row) -> Result<TokenRow, StoreError> {
+    Ok(TokenRow {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        role: row.try_get(2)?,
+        created_at: Timestamp::from_micros(row.try_get(3)?),
+        revoked_at: time(row, 4)?,
+    })
+}
+
+fn audit_line(row: &Row) -> Result<AuditLine, StoreError> {
+    let project: Option<Uuid> = row.try_get(4)?;
+    Ok(AuditLine {
+        seq: row.try_get(0)?,
+        at: Timestamp::from_micros(row.try_get(1)?),
+        author: Author { who: row.try_get(2)?, request: row.try_get(6)? },
+        what: row.try_get(3)?,
+        project: project.map(ProjectId::from_uuid),
+        detail: row.try_get(5)?,
+    })
+}
