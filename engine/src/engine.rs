@@ -6,11 +6,12 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Clock, Error, Handler, Kinds, Project, ProjectHandle, ProjectId, SessionId, State,
+    Changes, Clock, Error, Handler, Kinds, Project, ProjectHandle, ProjectId,
+    SessionId, State, Timestamp,
     plan::Plan,
     plans::Plans,
     run::ProjectState,
-    spec::Compiled,
+    spec::{Compiled, Diagnostic},
     store::{
         ListFilter, NewProject, PostgresOptions, ProjectRow, Reference, Serves,
         SessionRow, Store, StoreError, StoreErrorKind, Submitted,
@@ -400,10 +401,38 @@ impl Engine {
     /// # Errors
     /// [`Error::Invalid`], [`Error::Conflict`], or the database's.
     pub async fn submit(&self, project: Project) -> Result<ProjectHandle, Error> {
+        self.submit_compiled(self.compile(&project)?).await
+    }
+
+    /// Compiles a project as [`Engine::submit`] does.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn compile(&self, project: &Project) -> Result<Compiled, Error> {
+        Ok(self.compile_with_warnings(project)?.0)
+    }
+
+    /// Compiles a project as [`Engine::submit`] does, and tells what is probably not meant.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn compile_with_warnings(
+        &self,
+        project: &Project,
+    ) -> Result<(Compiled, Vec<Diagnostic>), Error> {
         let executes = self.0.worker.is_some();
         let kinds = executes.then_some(&self.0.kinds);
-        let (compiled, _) = project.compile_among(kinds, self.0.spreads)?;
-        self.submit_compiled(compiled).await
+        project.compile_among(kinds, self.0.spreads)
+    }
+
+    /// The time by the clock of the engine: on a shared database that of its server.
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// Tells when something may have been written, here or elsewhere.
+    pub fn changes(&self) -> Changes {
+        Changes::of(self)
     }
 
     /// Records a compiled project.
@@ -548,6 +577,14 @@ impl Engine {
     /// The database's.
     pub async fn workers(&self) -> Result<Vec<SessionRow>, Error> {
         Ok(self.0.store.sessions().await?)
+    }
+
+    /// Whether the worker of this engine still works.
+    pub(crate) fn check_worker(&self) -> Result<(), Error> {
+        match &self.0.worker {
+            Some(worker) if worker.inbox.is_closed() => Err(worker.gone().into()),
+            _ => Ok(()),
+        }
     }
 
     /// The session of the worker of this engine; one that was declared dead has another.

@@ -67,6 +67,11 @@ impl SessionId {
     pub(crate) const fn uuid(self) -> Uuid {
         self.0
     }
+
+    /// The UUID within.
+    pub const fn into_uuid(self) -> Uuid {
+        self.0
+    }
 }
 
 impl fmt::Display for ProjectId {

@@ -82,6 +82,7 @@ struct Readme;
 
 mod call;
 pub mod canvas;
+mod changes;
 pub mod clock;
 mod engine;
 mod error;
@@ -104,6 +105,7 @@ mod worker;
 pub use crate::{
     call::Form,
     canvas::Canvas,
+    changes::Changes,
     clock::{Clock, Timestamp},
     engine::{
         DEFAULT_CONCURRENCY, DEFAULT_CRASH_LIMIT, DEFAULT_GRACE, DEFAULT_LEASE, Engine,

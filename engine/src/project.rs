@@ -6,15 +6,13 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
 
 use crate::{
-    Engine, Error, ProjectId, Timestamp,
+    Changes, Engine, Error, ProjectId, Timestamp,
     plan::{Plan, StepNo},
     run::{PastAttempt, ProjectState, Replay, Run, StepState},
-    store::{Author, LogLine, MailKind, ProjectRow, StoredProject},
-    view::{EventView, ProjectView, Snapshot},
-    worker,
+    store::{Author, LogLine, MailKind, ProjectRow, StoredProject, Summary},
+    view::{EventView, ProjectView, Snapshot, StepDetails},
 };
 
 /// How often another process's work is looked at.
@@ -132,6 +130,26 @@ impl ProjectHandle {
         Ok(Snapshot::fold(stored, plan))
     }
 
+    /// Reads what is stored of the project beside its steps: its row, labels and output.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or the database's.
+    pub async fn summary(&self) -> Result<Summary, Error> {
+        let summary = self.engine.store().summary(self.id).await?;
+        summary.ok_or_else(|| self.not_found())
+    }
+
+    /// Reads one step, with its output.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or the database's.
+    pub async fn step(&self, no: StepNo) -> Result<StepDetails, Error> {
+        let snapshot = self.snapshot().await?;
+        let only = ProjectView::read_steps(&snapshot, self.engine.store(), Some(no));
+        let step = only.await?.pop();
+        step.ok_or_else(|| self.not_found())
+    }
+
     /// Reads the attempts that another one followed.
     ///
     /// # Errors
@@ -193,7 +211,7 @@ impl ProjectHandle {
     /// # Errors
     /// The database's, or that of the worker in this process.
     pub async fn next_events(&self, after: i64) -> Result<Vec<EventView>, Error> {
-        let mut commits = Commits::of(&self.engine);
+        let mut commits = Changes::of(&self.engine);
         loop {
             commits.seen();
             let row = self.patiently(|| self.row()).await?;
@@ -201,7 +219,8 @@ impl ProjectHandle {
             if !events.is_empty() || row.state.is_terminal() {
                 return Ok(events);
             }
-            commits.changed().await?;
+            commits.changed(POLL).await;
+            self.engine.check_worker()?;
         }
     }
 
@@ -210,13 +229,14 @@ impl ProjectHandle {
     /// # Errors
     /// The database's, or that of the worker in this process.
     pub async fn wait(&self) -> Result<ProjectView, Error> {
-        let mut commits = Commits::of(&self.engine);
+        let mut commits = Changes::of(&self.engine);
         loop {
             commits.seen();
             if self.patiently(|| self.row()).await?.state.is_terminal() {
                 return self.patiently(|| self.view()).await;
             }
-            commits.changed().await?;
+            commits.changed(POLL).await;
+            self.engine.check_worker()?;
         }
     }
 
@@ -458,38 +478,6 @@ impl ProjectHandle {
             wanted: self.id.to_string(),
             reason: "no project has this id",
         }
-    }
-}
-
-/// The commits of the worker in this process, for whoever waits for one.
-struct Commits<'e> {
-    worker: Option<(&'e worker::Handle, watch::Receiver<u64>)>,
-}
-
-impl<'e> Commits<'e> {
-    fn of(engine: &'e Engine) -> Self {
-        let worker = engine.inner().worker.as_ref();
-        Self { worker: worker.map(|worker| (worker, worker.commits.subscribe())) }
-    }
-
-    /// What is committed by now is read now: only later commits count.
-    fn seen(&mut self) {
-        if let Some((_, commits)) = &mut self.worker {
-            commits.borrow_and_update();
-        }
-    }
-
-    /// Waits for a commit, or for a moment: other processes write too.
-    async fn changed(&mut self) -> Result<(), Error> {
-        let Some((worker, commits)) = &mut self.worker else {
-            tokio::time::sleep(POLL).await;
-            return Ok(());
-        };
-        if worker.inbox.is_closed() {
-            return Err(worker.gone().into());
-        }
-        let _ = tokio::time::timeout(POLL, commits.changed()).await;
-        Ok(())
     }
 }
 

@@ -117,6 +117,38 @@ impl Serialize for StepDetails {
 }
 
 impl ProjectView {
+    /// Reads steps with their outputs: all, or one with what its output is made of.
+    pub(crate) async fn read_steps(
+        snapshot: &Snapshot,
+        store: &Store,
+        only: Option<StepNo>,
+    ) -> Result<Vec<StepDetails>, StoreError> {
+        let run = &snapshot.run;
+        let mut order = match only {
+            Some(no) => vec![no],
+            None => run.in_document_order(),
+        };
+        // What the output of one is made of stands after it.
+        let mut at = 0;
+        while only.is_some() && at < order.len() {
+            match run.source(order[at]) {
+                Source::Own => {}
+                Source::Of(result) => order.push(result),
+                Source::Items => order.extend(run.results(order[at])),
+            }
+            at += 1;
+        }
+        let mut outputs = outputs(snapshot, store, &order).await?;
+        order.truncate(only.map_or(order.len(), |_| 1));
+        let progress = progress(snapshot, store).await?;
+        let details = |no| StepDetails {
+            output: outputs.remove(&no),
+            progress: progress.get(&no).cloned(),
+            ..StepDetails::of(run, no)
+        };
+        Ok(order.into_iter().map(details).collect())
+    }
+
     /// Builds the view, reading the outputs of its steps.
     pub(crate) async fn read(
         snapshot: &Snapshot,
@@ -124,57 +156,18 @@ impl ProjectView {
         outputs_wanted: bool,
     ) -> Result<Self, StoreError> {
         let run = &snapshot.run;
-        let order = run.in_document_order();
-        let done: Vec<StepNo> = order
-            .iter()
-            .copied()
-            .filter(|_| outputs_wanted)
-            .filter(|no| run.step_state(*no) == StepState::Succeeded)
-            .filter(|no| run.source(*no) == Source::Own)
-            .collect();
         let row = &snapshot.stored.row;
-        let read =
-            store.outputs_within(row.id, &done, usize::MAX).await?.unwrap_or_default();
-        let mut outputs: BTreeMap<StepNo, Output> = done
-            .into_iter()
-            .zip(read)
-            .filter_map(|(no, output)| output.map(|output| (no, output)))
-            .collect();
-        // Children follow their parents, so backwards every list is complete.
-        for no in order.iter().rev() {
-            if !outputs_wanted || run.step_state(*no) != StepState::Succeeded {
-                continue;
+        let steps = match outputs_wanted {
+            true => Self::read_steps(snapshot, store, None).await?,
+            false => {
+                let progress = progress(snapshot, store).await?;
+                let details = |no| StepDetails {
+                    progress: progress.get(&no).cloned(),
+                    ..StepDetails::of(run, no)
+                };
+                run.in_document_order().into_iter().map(details).collect()
             }
-            match run.source(*no) {
-                Source::Own => {}
-                Source::Of(result) => {
-                    if let Some(output) = outputs.get(&result).cloned() {
-                        outputs.insert(*no, output);
-                    }
-                }
-                Source::Items => {
-                    let list: Vec<Option<&Output>> =
-                        run.results(*no).map(|result| outputs.get(&result)).collect();
-                    if let Ok(list) = serde_json::value::to_raw_value(&list) {
-                        outputs.insert(*no, Arc::from(list));
-                    }
-                }
-            }
-        }
-        let running = run.count(StepState::Running) > 0;
-        let progress = if running {
-            latest_progress(snapshot, store).await?
-        } else {
-            BTreeMap::new()
         };
-        let steps = order
-            .into_iter()
-            .map(|no| StepDetails {
-                output: outputs.remove(&no),
-                progress: progress.get(&no).cloned(),
-                ..StepDetails::of(run, no)
-            })
-            .collect();
         let counts = run
             .counts()
             .into_iter()
@@ -195,13 +188,60 @@ impl ProjectView {
     }
 }
 
+/// The outputs of steps, in an order in which what one is made of stands after it.
+async fn outputs(
+    snapshot: &Snapshot,
+    store: &Store,
+    order: &[StepNo],
+) -> Result<BTreeMap<StepNo, Output>, StoreError> {
+    let run = &snapshot.run;
+    let done: Vec<StepNo> = order
+        .iter()
+        .copied()
+        .filter(|no| run.step_state(*no) == StepState::Succeeded)
+        .filter(|no| run.source(*no) == Source::Own)
+        .collect();
+    let id = snapshot.stored.row.id;
+    let read = store.outputs_within(id, &done, usize::MAX).await?.unwrap_or_default();
+    let mut outputs: BTreeMap<StepNo, Output> = done
+        .into_iter()
+        .zip(read)
+        .filter_map(|(no, output)| output.map(|output| (no, output)))
+        .collect();
+    // Backwards every list is complete.
+    for no in order.iter().rev() {
+        if run.step_state(*no) != StepState::Succeeded {
+            continue;
+        }
+        match run.source(*no) {
+            Source::Own => {}
+            Source::Of(result) => {
+                if let Some(output) = outputs.get(&result).cloned() {
+                    outputs.insert(*no, output);
+                }
+            }
+            Source::Items => {
+                let list: Vec<Option<&Output>> =
+                    run.results(*no).map(|result| outputs.get(&result)).collect();
+                if let Ok(list) = serde_json::value::to_raw_value(&list) {
+                    outputs.insert(*no, Arc::from(list));
+                }
+            }
+        }
+    }
+    Ok(outputs)
+}
+
 /// Looks for progress among the latest events only: what is older is not worth reading
 /// the history of a large project.
-async fn latest_progress(
+async fn progress(
     snapshot: &Snapshot,
     store: &Store,
 ) -> Result<BTreeMap<StepNo, Progress>, StoreError> {
     const LOOKED_AT: i64 = 2_000;
+    if snapshot.run.count(StepState::Running) == 0 {
+        return Ok(BTreeMap::new());
+    }
     let after = snapshot.stored.row.last_event - LOOKED_AT;
     let mut latest = BTreeMap::new();
     let events = store.events(snapshot.stored.row.id, after.max(0), 1_000).await?;

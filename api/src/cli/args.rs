@@ -70,8 +70,11 @@ pub(super) enum Command {
     Resume(Resume),
     /// Execute what is recorded, beside other workers on the same PostgreSQL database.
     Worker(Worker),
-    /// Execute, and answer whether the process is well over HTTP.
+    /// Serve the HTTP API and a page to look at, and execute.
     Serve(Serve),
+    /// Make, list and revoke tokens for the HTTP API.
+    #[command(subcommand)]
+    Token(Token),
     /// List the workers.
     Workers,
     /// Create or bring up to date the tables.
@@ -212,8 +215,33 @@ pub(super) struct Serve {
     /// Execute nothing: workers do.
     #[arg(long)]
     pub(super) no_worker: bool,
+    /// A name by which it is called, beside those of the loopback interface; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(super) host: Vec<String>,
+    /// The first token, that of an admin; better in the variable than on the command line.
+    #[arg(long, env = "DANDORI_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(super) token: Option<String>,
     #[command(flatten)]
     pub(super) worker: Worker,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Token {
+    /// Make a token: its secret is printed once and kept nowhere.
+    Create {
+        /// Its name, for people.
+        name: String,
+        /// What it may do: `viewer` looks, `operator` submits and steers, `admin` makes tokens.
+        #[arg(long, value_name = "viewer|operator|admin", default_value = "operator")]
+        role: String,
+    },
+    /// List the tokens.
+    List,
+    /// Revoke a token.
+    Revoke {
+        /// Its id, or its name where only one valid token has it.
+        token: String,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

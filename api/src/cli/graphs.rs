@@ -42,7 +42,7 @@ fn of_plan(title: &str, plan: &Plan) -> Graph {
 }
 
 /// The graph of a project in flight. Children of a `for_each` are counted, not drawn.
-fn of_run(title: &str, run: &Run) -> Graph {
+pub(crate) fn of_run(title: &str, run: &Run) -> Graph {
     let mut graph = of_plan(title, run.plan());
     for (no, node) in (0..).zip(&mut graph.nodes) {
         let view = run.view(no);

@@ -20,8 +20,11 @@ mod show;
 mod signals;
 mod steer;
 mod text;
+mod token;
 mod watch;
 mod worker;
+
+pub(crate) use self::{graphs::of_run as graph_of_run, worker::json as worker_json};
 
 use std::process::ExitCode;
 
@@ -73,6 +76,7 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Worker(args) => worker::worker(&common, args).await,
         Command::Serve(args) => worker::serve(&common, args).await,
         Command::Workers => worker::workers(&common).await,
+        Command::Token(token) => token::token(&common, token).await,
         Command::Migrate => worker::migrate(&common).await,
         Command::Submit(submit) => execute::submit(&common, submit).await,
         Command::List(list) => list::list(&common, &list).await,

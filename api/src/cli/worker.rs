@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use dandori::{Clock, Engine, Error, store::SessionRow};
 
 use super::{
@@ -12,7 +11,10 @@ use super::{
     signals::interrupted,
     text::{ago, cut, one_line, print_data, table},
 };
+use crate::http::{self, Connections, Options, router};
 
+/// The fewest characters of a token that is chosen by a person: 128 bits in hexadecimal.
+const SHORTEST_TOKEN: usize = 32;
 /// How long a worker waits for a server that is not there yet, and how often it tries.
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(500);
@@ -24,7 +26,7 @@ pub(super) async fn worker(common: &Common, args: Worker) -> Result<Exit, Failur
     until_stopped(&engine, std::future::pending()).await
 }
 
-/// Executes, and answers whether the process is well.
+/// Serves the API, and executes.
 pub(super) async fn serve(common: &Common, args: Serve) -> Result<Exit, Failure> {
     let engine = match args.no_worker {
         true => common.builder()?.connect().await?,
@@ -44,29 +46,60 @@ pub(super) async fn serve(common: &Common, args: Serve) -> Result<Exit, Failure>
     if !args.no_worker {
         announce(&args.worker);
     }
-    let router = Router::new()
-        .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(ready))
-        .with_state(engine.clone());
-    let server = async {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the server has stopped");
-        }
-    };
-    until_stopped(&engine, server).await
+    let options = options(&engine, &args, address).await?;
+    let router = router(engine.clone(), options);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let served = http::serve(listener, router, Connections::default(), async {
+        let _ = stopped.await;
+    });
+    let served = tokio::spawn(served);
+    let exit = until_stopped(&engine, std::future::pending()).await;
+    drop(stop);
+    let _ = served.await;
+    exit
 }
 
-/// Ready is who reaches the database.
-async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<serde_json::Value>) {
-    match engine.workers().await {
-        Ok(workers) => {
-            (StatusCode::OK, Json(serde_json::json!({ "workers": workers.len() })))
-        }
-        Err(error) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Json(serde_json::json!({ "error": { "code": error.code() } })),
-        ),
+/// Who may ask. Away from the loopback interface nobody may without a token.
+async fn options(
+    engine: &Engine,
+    args: &Serve,
+    address: std::net::SocketAddr,
+) -> Result<Options, Failure> {
+    let first_token = args.token.as_deref().filter(|it| !it.trim().is_empty());
+    let tokens = engine.store().tokens().await.map_err(Error::from)?;
+    let has_token =
+        first_token.is_some() || tokens.iter().any(|token| token.revoked_at.is_none());
+    let local = address.ip().is_loopback();
+    if !local && !has_token {
+        return Err(Failure::Own {
+            exit: Exit::Unreachable,
+            code: "no_token",
+            message: format!(
+                "{address} is not the loopback interface, and there is no token"
+            ),
+            help: "make one with `dandori token create NAME --role admin`, or set \
+                DANDORI_TOKEN; or listen on 127.0.0.1"
+                .to_owned(),
+        });
     }
+    if first_token.is_some_and(|token| token.len() < SHORTEST_TOKEN) {
+        return Err(Failure::Own {
+            exit: Exit::Usage,
+            code: "weak_token",
+            message: format!(
+                "DANDORI_TOKEN has fewer than {SHORTEST_TOKEN} characters"
+            ),
+            help: "use random characters, such as those of `openssl rand -hex 32`"
+                .to_owned(),
+        });
+    }
+    Ok(Options {
+        open: local && !has_token,
+        first_token: first_token.map(http::hash),
+        hosts: args.host.clone(),
+        addresses: !local,
+        ..Options::default()
+    })
 }
 
 /// Starts, or is told to stop before it could.
@@ -198,7 +231,7 @@ fn queues(worker: &SessionRow) -> Vec<String> {
     }
 }
 
-fn json(worker: &SessionRow) -> serde_json::Value {
+pub(crate) fn json(worker: &SessionRow) -> serde_json::Value {
     serde_json::json!({
         "id": worker.id.to_string(),
         "state": state(worker),

@@ -8,6 +8,7 @@ mod cluster;
 mod command;
 mod demo;
 mod exits;
+mod http;
 mod japanese;
 mod kill;
 mod postgres;

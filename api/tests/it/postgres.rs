@@ -101,8 +101,9 @@ fn who_serves_says_whether_it_is_well() {
     let address = line.rsplit("http://").next().unwrap().to_owned();
     for (path, code) in [("/healthz", "200"), ("/readyz", "200"), ("/other", "404")] {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

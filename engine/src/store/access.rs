@@ -1,9 +1,23 @@
 //! The verbs of the door: tokens, the audit, queues, and what followers ask.
 
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{ProjectRow, Store, StoreError};
 use crate::{ProjectId, Timestamp};
+
+/// What is stored of a project beside its steps.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The row.
+    pub row: ProjectRow,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its output.
+    pub output: Option<Box<RawValue>>,
+}
 
 /// Who asked for a change, and with which request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +84,14 @@ macro_rules! ask {
 }
 
 impl Store {
+    /// Reads the row of a project, its labels and its output; nothing of its steps.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn summary(&self, id: ProjectId) -> Result<Option<Summary>, StoreError> {
+        ask!(self, store => store.summary(id))
+    }
+
     /// Keeps a token, of which only the SHA-256 is known.
     ///
     /// # Errors

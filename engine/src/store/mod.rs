@@ -27,7 +27,7 @@ use std::{path::Path, pin::Pin, sync::Arc};
 use uuid::Uuid;
 
 pub use self::{
-    access::{AuditLine, Author, QueueRow, TokenRow},
+    access::{AuditLine, Author, QueueRow, Summary, TokenRow},
     crash::CrashPoint,
     error::{StoreError, StoreErrorKind},
     lock::LockHolder,

@@ -2,19 +2,46 @@
 //!
 //! Compiled once for each database, with its types: see `store/mod.rs`.
 
-use sqlx::Row as _;
+use sqlx::{Connection as _, Row as _};
 use uuid::Uuid;
 
 use super::{
-    Backend, Connection, Row,
-    rows::{number, project_id, time},
+    Backend, Connection, Row, SNAPSHOT,
+    read::row,
+    rows::{number, project_id, raw, time},
 };
 use crate::{
     ProjectId, Timestamp,
-    store::{AuditLine, Author, QueueRow, Statements, StoreError, TokenRow},
+    store::{
+        AuditLine, Author, QueueRow, Statements, StoreError, Summary, TokenRow, damaged,
+    },
 };
 
 impl Backend {
+    pub(in crate::store) async fn summary(
+        &self,
+        id: ProjectId,
+    ) -> Result<Option<Summary>, StoreError> {
+        let sql = self.sql();
+        self.read(move |connection| {
+            Box::pin(async move {
+                let mut tx = connection.begin_with(SNAPSHOT).await?;
+                let Some(row) = row(&mut tx, sql, id).await? else { return Ok(None) };
+                let data =
+                    sqlx::query(sql.data).bind(id.uuid()).fetch_one(&mut *tx).await?;
+                tx.commit().await?;
+                let labels: String = data.try_get(1)?;
+                let output: Option<Vec<u8>> = data.try_get(2)?;
+                Ok(Some(Summary {
+                    row,
+                    labels: serde_json::from_str(&labels).map_err(damaged)?,
+                    output: output.map(raw).transpose()?,
+                }))
+            })
+        })
+        .await
+    }
+
     pub(in crate::store) async fn put_token(
         &self,
         token: TokenRow,

@@ -435,7 +435,7 @@ async fn expansions(
     tokio::task::spawn_blocking(parsed).await.map_err(damaged)?.map_err(damaged)
 }
 
-async fn row(
+pub(super) async fn row(
     connection: &mut Connection,
     sql: &'static Statements,
     id: ProjectId,

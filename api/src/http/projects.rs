@@ -1,0 +1,576 @@
+//! Projects: submitting, validating, listing and looking at them.
+
+use std::time::Duration;
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use dandori::{
+    Error, Project, ProjectHandle, Timestamp,
+    plan::Plan,
+    spec::{Compiled, Diagnostic, Format, Limits, Source, parse_duration},
+    store::ProjectRow,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Api, MAX_SUBMISSION,
+    access::Caller,
+    answer::{self, Asked, MOST, Named, SOME},
+    filter::filter,
+    guard::RequestId,
+    problem::Problem,
+    shape,
+};
+use crate::{
+    cli::graph_of_run,
+    graph::{Format as Drawing, render},
+};
+
+/// The longest idempotency key, in bytes.
+const LONGEST_KEY: usize = 255;
+/// The longest wait, and how long one is when nobody says.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Reads the project that a request submits.
+async fn project(request: Request) -> Result<Project, Problem> {
+    let format = match answer::content_type(request.headers()).as_deref() {
+        Some("application/json") => Format::Json,
+        Some("application/yaml" | "application/x-yaml" | "text/yaml") => Format::Yaml,
+        _ => return Err(answer::wrong_type("application/json or application/yaml")),
+    };
+    let bytes = answer::body(request, MAX_SUBMISSION).await?;
+    let read = move || -> Result<Project, Error> {
+        let invalid = |found| Error::Invalid(vec![found]);
+        let source = Source::from_bytes(None, bytes.to_vec(), Some(format));
+        Project::from_source_within(source.map_err(invalid)?, &Limits::server())
+    };
+    // A large document takes its time.
+    Ok(beside(read).await??)
+}
+
+/// Does what takes its time beside the runtime.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Problem::new(status, "internal", "something went wrong here")
+    })
+}
+
+/// Submit a project.
+///
+/// A whole project, as tasks or as a canvas. It is recorded in one transaction and started
+/// by whoever executes on the database. With an `Idempotency-Key` the same document is the
+/// same project, however often it is sent; another document under the same key is refused.
+#[utoipa::path(
+    post, path = "/api/v1/projects", tag = "projects",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "at most 255 visible ASCII characters"),
+    ),
+    request_body(
+        description = "a project document",
+        content((Object = "application/json"), (String = "application/yaml")),
+    ),
+    responses(
+        (status = 202, description = "recorded", body = shape::Project,
+            headers(("Location" = String, description = "where the project is"))),
+        (status = 408, description = "the body is too slow", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "neither JSON nor YAML", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "not valid, or another document under the same key", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["operator"])),
+)]
+pub(super) async fn submit(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(request.headers())?;
+    let mut project = project(request).await?;
+    if let Some(key) = key {
+        project = project.idempotency_key(key);
+    }
+    let engine = api.engine().clone();
+    let mut compiled = beside({
+        let engine = engine.clone();
+        move || engine.compile(&project)
+    })
+    .await??;
+    compiled.author = Some(caller.author(&id));
+    let handle = engine.submit_compiled(compiled).await?;
+    let row = handle.row().await?;
+    let location = format!("/api/v1/projects/{}", row.id);
+    let location = HeaderValue::from_str(&location).map_err(|_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a bad id")
+    })?;
+    let body = Json(of_row(&row, None));
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = key.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
+    key.map(|key| Some(key.to_owned())).ok_or_else(|| {
+        let detail = "the idempotency key is empty, too long, or not plain ASCII";
+        Problem::bad_request("bad_idempotency_key", detail)
+            .help("use at most 255 visible characters, such as a UUID")
+    })
+}
+
+/// Look at a document without running it.
+///
+/// Its diagnostics, and when it is valid its levels, its longest path and how wide it is.
+#[utoipa::path(
+    post, path = "/api/v1/projects/validate", tag = "projects",
+    request_body(
+        description = "a project document",
+        content((Object = "application/json"), (String = "application/yaml")),
+    ),
+    responses(
+        (status = 200, description = "what was found", body = shape::Validation),
+        (status = 408, description = "the body is too slow", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "neither JSON nor YAML", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn validate(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    let project = match answer::content_type(request.headers()) {
+        None => return Err(answer::wrong_type("application/json or application/yaml")),
+        Some(_) => project_or_findings(request).await?,
+    };
+    let engine = api.engine().clone();
+    let invalid =
+        |found: Vec<Diagnostic>| json!({ "valid": false, "diagnostics": found });
+    let project = match project {
+        Ok(project) => project,
+        Err(found) => return Ok(Json(invalid(found))),
+    };
+    let compiled = beside(move || {
+        engine.compile_with_warnings(&project).map(|(compiled, warnings)| {
+            let shown = plan_json(&compiled);
+            (shown, warnings)
+        })
+    })
+    .await?;
+    match compiled {
+        Ok((mut shown, warnings)) => {
+            shown["valid"] = true.into();
+            shown["diagnostics"] = json!(warnings);
+            Ok(Json(shown))
+        }
+        Err(Error::Invalid(found)) => Ok(Json(invalid(found))),
+        Err(other) => Err(other.into()),
+    }
+}
+
+async fn project_or_findings(
+    request: Request,
+) -> Result<Result<Project, Vec<Diagnostic>>, Problem> {
+    match project(request).await {
+        Ok(project) => Ok(Ok(project)),
+        Err(problem) => match problem.status() {
+            StatusCode::UNPROCESSABLE_ENTITY => Ok(Err(problem.into_errors())),
+            _ => Err(problem),
+        },
+    }
+}
+
+/// What a plan looks like.
+fn plan_json(compiled: &Compiled) -> Value {
+    let plan = &compiled.plan;
+    let figures = plan.figures();
+    json!({
+        "tasks": compiled.tasks,
+        "steps": figures.steps,
+        "edges": figures.edges,
+        "depth": figures.depth,
+        "width": figures.width,
+        "hash": plan.hash_hex(),
+        "levels": levels(plan),
+        "critical_path": plan
+            .critical_path()
+            .into_iter()
+            .map(|no| plan.step(no).name.clone())
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn levels(plan: &Plan) -> Vec<Vec<&str>> {
+    let mut levels: Vec<Vec<&str>> = vec![];
+    for no in 0..plan.len() {
+        let level = plan.level(no) as usize;
+        if levels.len() < level {
+            levels.resize(level, vec![]);
+        }
+        levels[level - 1].push(&plan.step(no).name);
+    }
+    levels
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct List {
+    /// A filter: `state:failed label:team=a since:24h kind:http.request name:nightly`.
+    q: Option<String>,
+    /// At most so many, up to 500.
+    limit: Option<u32>,
+    /// The cursor of the page before.
+    cursor: Option<String>,
+}
+
+/// List projects, newest first.
+#[utoipa::path(
+    get, path = "/api/v1/projects", tag = "projects",
+    params(List),
+    responses((status = 200, description = "a page of them", body = shape::Projects)),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Asked(asked): Asked<List>,
+) -> Result<Json<Value>, Problem> {
+    let mut filter =
+        filter(asked.q.as_deref().unwrap_or_default(), api.engine().now())?;
+    let limit = asked.limit.unwrap_or(SOME).clamp(1, MOST);
+    filter.limit = limit + 1;
+    filter.before = asked.cursor.as_deref().map(answer::after).transpose()?;
+    let mut rows = api.engine().list(&filter).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows.last().filter(|_| more);
+    let next = next.map(|row| answer::cursor(row.created_at, row.id));
+    let projects: Vec<Value> = rows.iter().map(in_list).collect();
+    Ok(Json(json!({ "projects": projects, "next": next })))
+}
+
+/// A project in a list: without its output, which may be large.
+pub(super) fn in_list(row: &ProjectRow) -> Value {
+    let mut value = of_row(row, None);
+    if let Some(entries) = value.as_object_mut() {
+        entries.remove("output");
+    }
+    value
+}
+
+/// A project as JSON, from its row alone.
+pub(super) fn of_row(row: &ProjectRow, output: Option<&Value>) -> Value {
+    json!({
+        "id": row.id,
+        "name": row.name,
+        "state": row.state,
+        "reason": row.reason,
+        "output": output,
+        "created_at": row.created_at,
+        "started_at": row.began_at,
+        "finished_at": row.finished_at,
+        "counts": row.counts,
+    })
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Include {
+    /// `steps`: its steps too.
+    include: Option<String>,
+}
+
+/// Look at a project.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}", tag = "projects",
+    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`"), Include),
+    responses(
+        (status = 200, description = "the project", body = shape::Project),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn show(
+    Named(handle): Named,
+    Asked(asked): Asked<Include>,
+) -> Result<Json<Value>, Problem> {
+    let steps = match asked.include.as_deref() {
+        None => false,
+        Some("steps") => true,
+        Some(_) => {
+            let detail = "`include` is `steps`";
+            return Err(Problem::bad_request("bad_query", detail));
+        }
+    };
+    Ok(Json(shown(&handle, steps).await?))
+}
+
+async fn shown(handle: &ProjectHandle, steps: bool) -> Result<Value, Problem> {
+    let stored = handle.summary().await?;
+    let labels = json!(stored.labels);
+    let mut value = match steps {
+        true => json!(handle.view().await?),
+        false => {
+            let output = stored.output.as_deref().map(|it| json!(it));
+            of_row(&stored.row, output.as_ref())
+        }
+    };
+    value["labels"] = labels;
+    Ok(value)
+}
+
+/// The output of a project, as it is stored.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/output", tag = "projects",
+    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
+    responses(
+        (status = 200, description = "the output", body = Object),
+        (status = 404, description = "there is no project, or no output", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn output(Named(handle): Named) -> Result<Response, Problem> {
+    let stored = handle.summary().await?;
+    match stored.output {
+        Some(output) => Ok(answer::raw(&output)),
+        None => Err(no_output()),
+    }
+}
+
+pub(super) fn no_output() -> Problem {
+    let detail = "there is no output: it has not succeeded";
+    Problem::new(StatusCode::NOT_FOUND, "no_output", detail)
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wait {
+    /// How long, up to `60s`.
+    timeout: Option<String>,
+}
+
+/// Wait for the end of a project.
+///
+/// Answers 200 once it has ended, or 202 with how it stands after the time.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/wait", tag = "projects",
+    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`"), Wait),
+    responses(
+        (status = 200, description = "it has ended", body = shape::Project),
+        (status = 202, description = "it has not", body = shape::Project),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn wait(
+    State(api): State<Api>,
+    Named(handle): Named,
+    Asked(asked): Asked<Wait>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let timeout = match asked.timeout.as_deref().map(parse_duration) {
+        None => WAIT,
+        Some(Ok(timeout)) => timeout.min(LONGEST_WAIT),
+        Some(Err(error)) => {
+            return Err(Problem::bad_request("bad_query", format!("timeout: {error}")));
+        }
+    };
+    let ended = api.hub().ended(&handle, timeout).await?;
+    let status = if ended { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(shown(&handle, false).await?)))
+}
+
+/// The graph of a project.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/graph", tag = "projects",
+    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
+    responses(
+        (status = 200, description = "the graph", body = shape::Graph,
+            headers(("ETag" = String, description = "the hash of the plan and the latest event"))),
+        (status = 304, description = "as it was"),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn graph(
+    Named(handle): Named,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    drawn(&handle, &headers, "application/json", |snapshot| {
+        let (plan, run) = (snapshot.run.plan(), &snapshot.run);
+        let nodes: Vec<Value> = (0..plan.len())
+            .map(|no| {
+                let step = plan.step(no);
+                json!({
+                    "name": step.name, "title": step.title, "kind": step.kind(),
+                    "state": run.step_state(no),
+                })
+            })
+            .collect();
+        let edges: Vec<[u32; 2]> = (0..plan.len())
+            .flat_map(|no| plan.step(no).needs.iter().map(move |need| [*need, no]))
+            .collect();
+        json!({ "hash": plan.hash_hex(), "nodes": nodes, "edges": edges }).to_string()
+    })
+    .await
+}
+
+/// The graph of a project, drawn.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/graph.svg", tag = "projects",
+    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
+    responses(
+        (status = 200, description = "a picture", body = String, content_type = "image/svg+xml",
+            headers(("ETag" = String, description = "the hash of the plan and the latest event"))),
+        (status = 304, description = "as it was"),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn graph_svg(
+    Named(handle): Named,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    drawn(&handle, &headers, "image/svg+xml", |snapshot| {
+        let name = &snapshot.stored.row.name;
+        render(&graph_of_run(name, &snapshot.run), Drawing::Svg)
+    })
+    .await
+}
+
+async fn drawn(
+    handle: &ProjectHandle,
+    headers: &HeaderMap,
+    content_type: &'static str,
+    draw: impl FnOnce(&dandori::Snapshot) -> String + Send + 'static,
+) -> Result<Response, Problem> {
+    let row = handle.row().await?;
+    let hash: String =
+        row.plan_hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let tag = format!("\"{hash}-{}\"", row.last_event);
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|it| it.to_str().ok());
+    let is_known =
+        |known: &str| known.split(',').any(|it| it.trim() == tag || it.trim() == "*");
+    if known.is_some_and(is_known) {
+        let tag = [(header::ETAG, tag)];
+        return Ok((StatusCode::NOT_MODIFIED, tag).into_response());
+    }
+    let snapshot = handle.snapshot().await?;
+    let text = beside(move || draw(&snapshot)).await?;
+    let head = [
+        (header::CONTENT_TYPE, content_type.to_owned()),
+        (header::ETAG, tag),
+        (header::CACHE_CONTROL, "no-cache".to_owned()),
+        // A picture that is opened by itself runs nothing.
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; sandbox".to_owned(),
+        ),
+    ];
+    Ok((head, Body::from(text)).into_response())
+}
+
+/// All attempts of a project, in the order of their starts.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/timeline", tag = "projects",
+    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
+    responses(
+        (status = 200, description = "the attempts", body = shape::Attempts),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn timeline(Named(handle): Named) -> Result<Json<Value>, Problem> {
+    Ok(Json(json!({ "attempts": attempts(&handle, None).await? })))
+}
+
+/// The attempts of a project or of one step, those that run included.
+pub(super) async fn attempts(
+    handle: &ProjectHandle,
+    only: Option<u32>,
+) -> Result<Vec<Value>, Problem> {
+    let snapshot = handle.snapshot().await?;
+    let run = &snapshot.run;
+    let wanted = |no: u32| no < run.len() && only.is_none_or(|only| only == no);
+    let mut attempts: Vec<(Option<Timestamp>, Value)> = handle
+        .attempts()
+        .await?
+        .into_iter()
+        .filter(|past| wanted(past.no))
+        .map(|past| {
+            let value = json!({
+                "step": run.name(past.no), "generation": past.generation,
+                "attempt": past.attempt, "state": past.state,
+                "started_at": past.started_at, "finished_at": past.finished_at,
+                "error": past.error,
+            });
+            (past.started_at, value)
+        })
+        .collect();
+    for no in run.steps_in_use().filter(|no| wanted(*no)) {
+        let view = run.view(no);
+        if view.attempt == 0 || view.started_at.is_none() {
+            continue;
+        }
+        // One that waits for the next attempt is among the past ones already.
+        if view.wait.is_some() {
+            continue;
+        }
+        let value = json!({
+            "step": run.name(no), "generation": view.generation,
+            "attempt": view.attempt, "state": view.state,
+            "started_at": view.started_at,
+            "finished_at": view.state.is_terminal().then_some(view.at),
+            "error": view.error.filter(|_| view.state.is_terminal()),
+        });
+        attempts.push((view.started_at, value));
+    }
+    attempts.sort_by_key(|(started, _)| *started);
+    Ok(attempts.into_iter().map(|(_, value)| value).collect())
+}
+
+/// The log of a project.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/logs", tag = "projects",
+    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
+    responses(
+        (status = 200, description = "the lines", body = shape::Log),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn logs(Named(handle): Named) -> Result<Json<Value>, Problem> {
+    let snapshot = handle.snapshot().await?;
+    Ok(Json(lines(&handle, &snapshot, None).await?))
+}
+
+pub(super) async fn lines(
+    handle: &ProjectHandle,
+    snapshot: &dandori::Snapshot,
+    only: Option<u32>,
+) -> Result<Value, Problem> {
+    let run = &snapshot.run;
+    let lines: Vec<Value> = handle
+        .logs(only)
+        .await?
+        .into_iter()
+        .filter(|line| line.no < run.len())
+        .map(|line| {
+            json!({
+                "step": run.name(line.no), "generation": line.generation,
+                "attempt": line.attempt, "at": line.at, "line": line.line,
+            })
+        })
+        .collect();
+    Ok(json!({ "lines": lines }))
+}

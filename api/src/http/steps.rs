@@ -1,0 +1,168 @@
+//! Steps: looking at them, their attempts, their logs, and why they do not run.
+
+use axum::{Json, extract::State, response::Response};
+use dandori::{Error, ProjectHandle, Snapshot, StepDetails, run::StepState};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Api,
+    answer::{self, Asked, Named, NamedStep},
+    problem::Problem,
+    projects::{self, no_output},
+    shape,
+};
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// Only steps in this state.
+    state: Option<String>,
+}
+
+/// The steps of a project, in document order.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/steps", tag = "steps",
+    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`"), Wanted),
+    responses(
+        (status = 200, description = "the steps", body = shape::Steps),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn list(
+    Named(handle): Named,
+    Asked(asked): Asked<Wanted>,
+) -> Result<Json<Value>, Problem> {
+    let state = match asked.state.as_deref() {
+        None => None,
+        Some(label) => Some(StepState::parse(label).ok_or_else(|| {
+            let detail = format!("there is no state `{label}`");
+            Problem::bad_request("bad_query", detail)
+        })?),
+    };
+    let view = handle.view().await?;
+    let fits = |step: &&StepDetails| state.is_none_or(|state| step.state == state);
+    let steps: Vec<&StepDetails> = view.steps.iter().filter(fits).collect();
+    Ok(Json(json!({ "steps": steps })))
+}
+
+/// Finds a step of a project.
+async fn find(handle: &ProjectHandle, name: &str) -> Result<(Snapshot, u32), Problem> {
+    let snapshot = handle.snapshot().await?;
+    match snapshot.run.find(name) {
+        Some(no) => Ok((snapshot, no)),
+        None => {
+            let reason = "the project has no such step";
+            Err(Error::NotFound { wanted: name.to_owned(), reason }.into())
+        }
+    }
+}
+
+/// Look at a step.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/steps/{step}", tag = "steps",
+    params(
+        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
+        ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
+    ),
+    responses(
+        (status = 200, description = "the step", body = shape::Step),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn show(
+    Named(handle): Named,
+    NamedStep(name): NamedStep,
+) -> Result<Json<Value>, Problem> {
+    let (_, no) = find(&handle, &name).await?;
+    Ok(Json(json!(handle.step(no).await?)))
+}
+
+/// The output of a step, as it is stored.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/steps/{step}/output", tag = "steps",
+    params(
+        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
+        ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
+    ),
+    responses(
+        (status = 200, description = "the output", body = Object),
+        (status = 404, description = "there is no step, or no output", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn output(
+    Named(handle): Named,
+    NamedStep(name): NamedStep,
+) -> Result<Response, Problem> {
+    let (_, no) = find(&handle, &name).await?;
+    let step = handle.step(no).await?;
+    step.output.as_deref().map(answer::raw).ok_or_else(no_output)
+}
+
+/// The attempts of a step.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/steps/{step}/attempts", tag = "steps",
+    params(
+        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
+        ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
+    ),
+    responses(
+        (status = 200, description = "the attempts", body = shape::Attempts),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn attempts(
+    Named(handle): Named,
+    NamedStep(name): NamedStep,
+) -> Result<Json<Value>, Problem> {
+    let (_, no) = find(&handle, &name).await?;
+    let attempts = projects::attempts(&handle, Some(no)).await?;
+    Ok(Json(json!({ "attempts": attempts })))
+}
+
+/// The log of a step.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/steps/{step}/logs", tag = "steps",
+    params(
+        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
+        ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
+    ),
+    responses(
+        (status = 200, description = "the lines", body = shape::Log),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn logs(
+    Named(handle): Named,
+    NamedStep(name): NamedStep,
+) -> Result<Json<Value>, Problem> {
+    let (snapshot, no) = find(&handle, &name).await?;
+    Ok(Json(projects::lines(&handle, &snapshot, Some(no)).await?))
+}
+
+/// Why a step does not run yet.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/steps/{step}/why", tag = "steps",
+    params(
+        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
+        ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
+    ),
+    responses(
+        (status = 200, description = "what it waits for", body = shape::Why),
+        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn why(
+    State(_): State<Api>,
+    Named(handle): Named,
+    NamedStep(name): NamedStep,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(json!(handle.why(&name).await?)))
+}
