@@ -38,3 +38,10 @@ impl Changes {
         }
     }
 }
+
+impl Engine {
+    /// Tells when something may have been written, here or elsewhere.
+    pub fn changes(&self) -> Changes {
+        Changes::of(self)
+    }
+}

@@ -6,12 +6,12 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Changes, Clock, Error, Handler, Kinds, Project, ProjectHandle, ProjectId,
-    SessionId, State, Timestamp,
+    Clock, Error, Handler, Kinds, Project, ProjectHandle, ProjectId, SessionId, State,
+    Timestamp,
     plan::Plan,
     plans::Plans,
     run::ProjectState,
-    spec::{Compiled, Diagnostic},
+    spec::Compiled,
     store::{
         ListFilter, NewProject, PostgresOptions, ProjectRow, Reference, Serves,
         SessionRow, Store, StoreError, StoreErrorKind, Submitted,
@@ -73,7 +73,7 @@ pub(crate) struct Inner {
     pub(crate) plans: Plans,
     kinds: Kinds,
     /// Whether what cannot run here may run on another worker.
-    spreads: bool,
+    pub(crate) spreads: bool,
 }
 
 impl Drop for Inner {
@@ -404,35 +404,9 @@ impl Engine {
         self.submit_compiled(self.compile(&project)?).await
     }
 
-    /// Compiles a project as [`Engine::submit`] does.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`].
-    pub fn compile(&self, project: &Project) -> Result<Compiled, Error> {
-        Ok(self.compile_with_warnings(project)?.0)
-    }
-
-    /// Compiles a project as [`Engine::submit`] does, and tells what is probably not meant.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`].
-    pub fn compile_with_warnings(
-        &self,
-        project: &Project,
-    ) -> Result<(Compiled, Vec<Diagnostic>), Error> {
-        let executes = self.0.worker.is_some();
-        let kinds = executes.then_some(&self.0.kinds);
-        project.compile_among(kinds, self.0.spreads)
-    }
-
     /// The time by the clock of the engine: on a shared database that of its server.
     pub fn now(&self) -> Timestamp {
         self.0.clock.now()
-    }
-
-    /// Tells when something may have been written, here or elsewhere.
-    pub fn changes(&self) -> Changes {
-        Changes::of(self)
     }
 
     /// Records a compiled project.

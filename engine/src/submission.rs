@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    Canvas, Error, Kinds,
+    Canvas, Engine, Error, Kinds,
     spec::{
         self, CompileOptions, Compiled, Diagnostic, Document, Limits, Path, Source,
         Tree,
@@ -167,5 +167,28 @@ impl Project {
             }
             Err(found) => Err(Error::Invalid(place(found))),
         }
+    }
+}
+
+impl Engine {
+    /// Compiles a project as [`Engine::submit`] does.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn compile(&self, project: &Project) -> Result<Compiled, Error> {
+        Ok(self.compile_with_warnings(project)?.0)
+    }
+
+    /// Compiles a project as [`Engine::submit`] does, and tells what is probably not meant.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn compile_with_warnings(
+        &self,
+        project: &Project,
+    ) -> Result<(Compiled, Vec<Diagnostic>), Error> {
+        let executes = self.inner().worker.is_some();
+        let kinds = executes.then_some(self.kinds());
+        project.compile_among(kinds, self.inner().spreads)
     }
 }

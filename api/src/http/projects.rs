@@ -334,7 +334,7 @@ async fn shown(handle: &ProjectHandle, steps: bool) -> Result<Value, Problem> {
     get, path = "/api/v1/projects/{id}/output", tag = "projects",
     params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
     responses(
-        (status = 200, description = "the output", body = Object),
+        (status = 200, description = "the output", body = serde_json::Value),
         (status = 404, description = "there is no project, or no output", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["viewer"])),

@@ -89,7 +89,7 @@ pub(super) async fn show(
         ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
     ),
     responses(
-        (status = 200, description = "the output", body = Object),
+        (status = 200, description = "the output", body = serde_json::Value),
         (status = 404, description = "there is no step, or no output", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["viewer"])),

@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""Measures what the HTTP API promises, on a real server: streams that miss nothing while the
+server is killed and restarted, many submissions at once that all survive its death, and how
+long a large project takes to be accepted.
+
+    scripts/http.py PROGRAM [--clients 50] [--kills 20] [--submissions 10000]
+"""
+
+import argparse
+import asyncio
+import collections
+import json
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ARGUMENTS = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+ARGUMENTS.add_argument("program")
+ARGUMENTS.add_argument("--clients", type=int, default=50)
+ARGUMENTS.add_argument("--kills", type=int, default=20)
+ARGUMENTS.add_argument("--submissions", type=int, default=10_000)
+ARGUMENTS.add_argument("--connections", type=int, default=200)
+
+
+def figure(line, what, measured):
+    print(f"FIGURE API {line} | {what} | {measured}", flush=True)
+
+
+class Server:
+    """The server under test, on one database and one port for its whole life."""
+
+    def __init__(self, program, folder):
+        self.program, self.folder, self.port = program, folder, 0
+        self.process = None
+
+    def start(self):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("DANDORI")}
+        environment.pop("DATABASE_URL", None)
+        self.process = subprocess.Popen(
+            [self.program, "serve", "--listen", f"127.0.0.1:{self.port}",
+             "--database-url", f"sqlite:{self.folder}/http.db"],
+            stderr=subprocess.PIPE, text=True, env=environment)
+        for line in self.process.stderr:
+            if "listening on" in line:
+                self.port = int(line.rsplit(":", 1)[1])
+                return
+        raise SystemExit("the server does not start")
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stderr.close()
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+async def ask(connection, method, path, body=b"", headers=()):
+    """One request on a connection that is kept: status, headers and body."""
+    reader, writer = connection
+    head = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    writer.write("\r\n".join([*head, *headers, "", ""]).encode() + body)
+    await writer.drain()
+    status = int((await reader.readline()).split()[1])
+    answered = {}
+    while (line := (await reader.readline()).strip()) != b"":
+        name, value = line.decode().split(":", 1)
+        answered[name.lower()] = value.strip()
+    if "content-length" in answered:
+        return status, answered, await reader.readexactly(int(answered["content-length"]))
+    text = b""
+    while answered.get("transfer-encoding") == "chunked":
+        size = int((await reader.readline()).strip(), 16)
+        text += await reader.readexactly(size)
+        await reader.readline()
+        if size == 0:
+            break
+    return status, answered, text
+
+
+async def submit(connection, document):
+    return await ask(connection, "POST", "/api/v1/projects", json.dumps(document).encode(),
+                     ["Content-Type: application/json"])
+
+
+async def large(server):
+    tasks = {
+        f"t{n}": {"kind": "noop", "with": {"output": n}, "needs": [f"t{n - 1}"] if n % 10 else []}
+        for n in range(10_000)
+    }
+    times = []
+    for _ in range(7):
+        connection = await asyncio.open_connection("127.0.0.1", server.port)
+        began = time.monotonic()
+        status, _, body = await submit(connection, {"name": "large", "tasks": tasks})
+        times.append((time.monotonic() - began) * 1000)
+        assert status == 202, (status, body)
+        project = json.loads(body)["id"]
+        await ask(connection, "GET", f"/api/v1/projects/{project}/wait?timeout=60s")
+        connection[1].close()
+    figure(7, "10,000 tasks in one document, answered in ms (at most 300)",
+           f"{statistics.median(times):.0f} ({min(times):.0f}–{max(times):.0f})")
+    assert statistics.median(times) <= 300
+
+
+async def follow(server, project, seen):
+    """Follows one project over any number of interruptions."""
+    last = None
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            head = ["GET /api/v1/projects/%s/events HTTP/1.1" % project, "Host: localhost",
+                    "Accept: text/event-stream"]
+            if last is not None:
+                head.append(f"Last-Event-ID: {last}")
+            writer.write("\r\n".join([*head, "", ""]).encode())
+            event = {}
+            while (line := await reader.readline()) != b"":
+                line = line.decode().rstrip("\r\n")
+                if line.startswith("id:"):
+                    event["id"] = int(line[3:])
+                elif line.startswith("event:"):
+                    event["type"] = line[6:].strip()
+                elif line.startswith("data:"):
+                    if "id" in event:
+                        last = event["id"]
+                        seen.append(last)
+                    if event.get("type") == "done":
+                        writer.close()
+                        return
+                    assert event.get("type") != "reset", "the history began anew"
+                    event = {}
+            writer.close()
+        except (ConnectionError, OSError, asyncio.IncompleteReadError):
+            pass
+        await asyncio.sleep(0.05)
+
+
+async def streams(server, clients, kills):
+    tasks = {
+        f"t{n}": {"kind": "sleep", "with": {"for": "400ms"}, "needs": [f"t{n - 1}"] if n else []}
+        for n in range(kills * 3)
+    }
+    connection = await asyncio.open_connection("127.0.0.1", server.port)
+    projects = []
+    for _ in range(clients):
+        status, _, body = await submit(connection, {"name": "followed", "tasks": tasks})
+        assert status == 202, (status, body)
+        projects.append(json.loads(body)["id"])
+    connection[1].close()
+    seen = [[] for _ in projects]
+    followers = [
+        asyncio.create_task(follow(server, project, events))
+        for project, events in zip(projects, seen)
+    ]
+    for _ in range(kills):
+        await asyncio.sleep(0.8)
+        server.kill()
+        server.start()
+    await asyncio.wait_for(asyncio.gather(*followers), 300)
+    connection = await asyncio.open_connection("127.0.0.1", server.port)
+    events = 0
+    for project, numbers in zip(projects, seen):
+        _, _, body = await ask(connection, "GET", f"/api/v1/projects/{project}/events?after=0")
+        assert numbers == list(range(1, len(numbers) + 1)), f"{project}: {numbers}"
+        assert json.loads(body)["events"][0]["seq"] == 1
+        events += len(numbers)
+    connection[1].close()
+    figure(3, f"{kills} kills while {clients} clients follow {clients} projects: events, each "
+           "seen once and in order", events)
+
+
+async def flood(server, submissions, connections):
+    document = {"name": "flood", "tasks": {"a": {"kind": "noop"}}}
+    statuses, times, accepted = collections.Counter(), [], []
+    left = iter(range(submissions))
+
+    async def client():
+        connection = await asyncio.open_connection("127.0.0.1", server.port)
+        for _ in left:
+            began = time.monotonic()
+            status, headers, body = await submit(connection, document)
+            statuses[status] += 1
+            if status == 202:
+                times.append((time.monotonic() - began) * 1000)
+                accepted.append(json.loads(body)["id"])
+            elif status in (429, 503):
+                assert "retry-after" in headers
+        connection[1].close()
+
+    began = time.monotonic()
+    await asyncio.gather(*(client() for _ in range(connections)))
+    took = time.monotonic() - began
+    server.kill()
+    server.start()
+    assert set(statuses) <= {202, 409, 413, 422, 429, 503}, statuses
+    connection = await asyncio.open_connection("127.0.0.1", server.port)
+    lost = 0
+    for project in accepted:
+        status, _, _ = await ask(connection, "GET", f"/api/v1/projects/{project}")
+        while status == 429:
+            await asyncio.sleep(0.2)
+            status, _, _ = await ask(connection, "GET", f"/api/v1/projects/{project}")
+        lost += status != 200
+    connection[1].close()
+    times.sort()
+    p99 = times[int(len(times) * 0.99) - 1]
+    figure(4, f"{submissions} submissions over {connections} connections: answers",
+           ", ".join(f"{count} × {status}" for status, count in sorted(statuses.items())))
+    figure(4, "p50 and p99 of the accepted, ms (at most 500), and how many a second",
+           f"{times[len(times) // 2]:.0f}, {p99:.0f}, {submissions / took:.0f}")
+    figure(4, "accepted and lost by an immediate SIGKILL", f"{len(accepted)}, {lost}")
+    assert lost == 0
+
+
+def main():
+    arguments = ARGUMENTS.parse_args()
+    program = str(pathlib.Path(arguments.program).resolve())
+    with tempfile.TemporaryDirectory(prefix="dandori-http-") as folder:
+        server = Server(program, folder)
+        server.start()
+        try:
+            asyncio.run(large(server))
+            asyncio.run(streams(server, arguments.clients, arguments.kills))
+            asyncio.run(flood(server, arguments.submissions, arguments.connections))
+        finally:
+            server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
