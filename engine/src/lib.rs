@@ -91,6 +91,7 @@ mod failure;
 mod function;
 mod handler;
 mod id;
+pub mod metrics;
 pub mod plan;
 mod plans;
 mod project;

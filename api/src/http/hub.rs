@@ -84,6 +84,11 @@ impl Hub {
         Self(inner)
     }
 
+    /// How many streams there are.
+    pub(super) fn streams(&self) -> usize {
+        self.0.streams.load(Ordering::Relaxed)
+    }
+
     /// Takes a place for a stream, if there is one.
     pub(super) fn stream(&self) -> Option<Stream> {
         let taken = self.0.streams.fetch_add(1, Ordering::Relaxed);

@@ -14,6 +14,7 @@ mod fleet;
 mod guard;
 mod hub;
 mod listen;
+mod metrics;
 mod openapi;
 mod page;
 mod problem;
@@ -125,6 +126,7 @@ impl Api {
 /// # }
 /// ```
 pub fn router(engine: Engine, options: Options) -> Router {
+    metrics::begin();
     let api = Api::new(engine, options);
     let (routes, document) = routes(Some(&api)).split_for_parts();
     let guard = middleware::from_fn_with_state(api.clone(), guard::around);
@@ -168,7 +170,8 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(fleet::workers))
         .routes(routes!(fleet::queues))
         .routes(routes!(fleet::kinds))
-        .routes(routes!(fleet::ready));
+        .routes(routes!(fleet::ready))
+        .routes(routes!(metrics::show));
     let operator = OpenApiRouter::new()
         .routes(routes!(projects::submit))
         .routes(routes!(steer::cancel))
@@ -187,6 +190,7 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
                 let state = (api.clone(), role);
                 routes
                     .route_layer(middleware::from_fn_with_state(state, access::require))
+                    .route_layer(middleware::from_fn(metrics::count))
             }
             None => routes,
         });

@@ -89,6 +89,7 @@ impl Scheduler {
             };
             self.uncommitted_bytes += decisions.facts.iter().map(bytes).sum::<usize>();
             let before = owned.pending.size();
+            crate::metrics::ended(&owned.run, &decisions.facts);
             owned.record(decisions);
             self.uncommitted += owned.pending.size() - before;
             self.dirty.insert(project);
@@ -184,8 +185,9 @@ impl Scheduler {
         result: Result<Settled, StoreError>,
     ) -> Result<(), StoreError> {
         self.committing = false;
-        self.in_flight = (0, 0);
+        let (transitions, _) = std::mem::take(&mut self.in_flight);
         let settled = result?;
+        crate::metrics::committed(transitions);
         for (project, epoch) in settled.lost {
             if self.owns(project, epoch) {
                 tracing::warn!(%project, "the project was taken over by another process");

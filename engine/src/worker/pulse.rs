@@ -168,6 +168,7 @@ impl Scheduler {
             }
             _ => {}
         }
+        crate::metrics::lease_lost();
         self.alive = true;
         self.last_beat = Instant::now();
         self.session_sender.send_replace(self.session);

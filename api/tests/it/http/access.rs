@@ -38,6 +38,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("post", "/api/v1/tokens", "admin"),
     ("delete", "/api/v1/tokens/{id}", "admin"),
     ("get", "/api/v1/workers", "viewer"),
+    ("get", "/metrics", "viewer"),
     ("get", "/readyz", "viewer"),
 ];
 

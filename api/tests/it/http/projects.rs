@@ -239,6 +239,32 @@ async fn who_executes_is_shown() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_is_counted_and_never_by_project() {
+    let server = Server::open().await;
+    let id = server
+        .run("tasks: { a: { kind: noop }, b: { kind: fails, allow_failure: true } }")
+        .await;
+    let metrics = server.get("/metrics").await;
+    assert!(
+        metrics.headers["content-type"].to_str().unwrap().starts_with("text/plain")
+    );
+    for line in [
+        "dandori_steps_total{kind=\"noop\",state=\"succeeded\"}",
+        "dandori_steps_total{kind=\"fails\",state=\"failed\"}",
+        "dandori_step_seconds_bucket{kind=\"noop\",le=\"0.1\"}",
+        "dandori_commits_total",
+        "dandori_commit_transitions_count",
+        "dandori_http_requests_total{route=\"/api/v1/projects\",method=\"POST\",status=\"202\"}",
+        "dandori_workers{state=\"live\"} 1",
+        "dandori_streams 0",
+    ] {
+        assert!(metrics.text.contains(line), "{line}: {}", metrics.text);
+    }
+    assert!(!metrics.text.contains(&id[4..]), "{}", metrics.text);
+    server.engine.shutdown().await;
+}
+
 /// The document in the repository is that of the routes: `UPDATE_OPENAPI=1` writes it.
 #[test]
 fn the_openapi_document_is_that_in_the_repository() {

@@ -3,12 +3,13 @@
 server is killed and restarted, many submissions at once that all survive its death, and how
 long a large project takes to be accepted.
 
-    scripts/http.py PROGRAM [--clients 50] [--kills 20] [--submissions 10000]
+    scripts/http_api.py PROGRAM [--clients 50] [--kills 20] [--submissions 10000]
 """
 
 import argparse
 import asyncio
 import collections
+import datetime
 import json
 import os
 import pathlib
@@ -25,6 +26,8 @@ ARGUMENTS.add_argument("--clients", type=int, default=50)
 ARGUMENTS.add_argument("--kills", type=int, default=20)
 ARGUMENTS.add_argument("--submissions", type=int, default=10_000)
 ARGUMENTS.add_argument("--connections", type=int, default=200)
+ARGUMENTS.add_argument("--streams", type=int, default=500)
+ARGUMENTS.add_argument("--stored", type=int, default=1_000_000, help="0: no latencies")
 
 
 def figure(line, what, measured):
@@ -34,8 +37,9 @@ def figure(line, what, measured):
 class Server:
     """The server under test, on one database and one port for its whole life."""
 
-    def __init__(self, program, folder):
-        self.program, self.folder, self.port = program, folder, 0
+    def __init__(self, program, folder, database=None, more=()):
+        self.program, self.port, self.more = program, 0, more
+        self.database = database or f"sqlite:{folder}/http.db"
         self.process = None
 
     def start(self):
@@ -43,7 +47,7 @@ class Server:
         environment.pop("DATABASE_URL", None)
         self.process = subprocess.Popen(
             [self.program, "serve", "--listen", f"127.0.0.1:{self.port}",
-             "--database-url", f"sqlite:{self.folder}/http.db"],
+             "--database-url", self.database, *self.more],
             stderr=subprocess.PIPE, text=True, env=environment)
         for line in self.process.stderr:
             if "listening on" in line:
@@ -179,6 +183,65 @@ async def streams(server, clients, kills):
            "seen once and in order", events)
 
 
+async def timed(server, project, late):
+    """Follows one project, and notes how late each of its events is."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 20)
+    head = [f"GET /api/v1/projects/{project}/events HTTP/1.1", "Host: localhost",
+            "Accept: text/event-stream", "", ""]
+    writer.write("\r\n".join(head).encode())
+    done = False
+    while not done:
+        line = (await reader.readline()).decode()
+        now = time.time()
+        if line.startswith("event: done"):
+            done = True
+        if line.startswith("data: {\"seq\""):
+            event = json.loads(line[6:])
+            if event["type"] in ("step.succeeded", "step.waiting"):
+                at = datetime.datetime.fromisoformat(event["at"]).timestamp()
+                late.append((now - at) * 1000)
+    writer.close()
+
+
+async def latency(submitter, server, clients, what):
+    """So many clients follow as many projects, whose steps end at different times."""
+    connection = await asyncio.open_connection("127.0.0.1", submitter.port)
+    projects = []
+    for n in range(clients):
+        naps = {
+            f"s{k}": {"kind": "sleep", "with": {"for": f"{900 + (n * 37 + k * 113) % 1100}ms"},
+                      "needs": [f"s{k - 1}"] if k else []}
+            for k in range(6)
+        }
+        status, _, body = await submit(connection, {"name": "timed", "tasks": naps})
+        assert status == 202, (status, body)
+        projects.append(json.loads(body)["id"])
+    connection[1].close()
+    late = []
+    await asyncio.wait_for(
+        asyncio.gather(*(timed(server, project, late) for project in projects)), 120)
+    # What had happened before the streams began was not late.
+    late = sorted(late[clients:])
+    memory = 0
+    for line in pathlib.Path(f"/proc/{server.process.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            memory = int(line.split()[1]) // 1024
+    figure(5, f"{clients} streams {what}: an event after it happened, p50 and p99 in ms",
+           f"{late[len(late) // 2]:.0f}, {late[int(len(late) * 0.99)]:.0f}")
+    return memory
+
+
+async def many_steps(server, steps):
+    """Fills the database with steps that have ended."""
+    tasks = {f"t{n}": {"kind": "noop"} for n in range(10_000)}
+    connection = await asyncio.open_connection("127.0.0.1", server.port)
+    for _ in range(steps // 10_000):
+        _, _, body = await submit(connection, {"name": "filler", "tasks": tasks})
+        project = json.loads(body)["id"]
+        await ask(connection, "GET", f"/api/v1/projects/{project}/wait?timeout=60s")
+    connection[1].close()
+
+
 async def flood(server, submissions, connections):
     document = {"name": "flood", "tasks": {"a": {"kind": "noop"}}}
     statuses, times, accepted = collections.Counter(), [], []
@@ -232,9 +295,39 @@ def main():
             asyncio.run(large(server))
             asyncio.run(streams(server, arguments.clients, arguments.kills))
             asyncio.run(flood(server, arguments.submissions, arguments.connections))
+            if arguments.stored:
+                asyncio.run(many_steps(server, arguments.stored))
+                server.stop()
+                server.start()
+                memory = asyncio.run(latency(server, server, arguments.streams, "of one server"))
+                figure(5, f"resident memory with {arguments.stored} stored steps, MB", memory)
         finally:
             server.stop()
+        if arguments.stored:
+            two_servers(program, folder, arguments.streams)
     return 0
+
+
+def two_servers(program, folder, streams):
+    """One executes, and another one is asked."""
+    sys.path.insert(0, str(pathlib.Path(__file__).parent))
+    from chaos_driver.cluster import DATABASE, Cluster
+
+    cluster = Cluster(folder)
+    servers = []
+    try:
+        cluster.start()
+        cluster.wait_until_ready()
+        cluster.create_database(DATABASE)
+        for more in ([], ["--no-worker"]):
+            servers.append(Server(program, folder, cluster.url(), more))
+            servers[-1].start()
+        memory = asyncio.run(latency(servers[0], servers[1], streams, "of another server"))
+        figure(5, "its resident memory, MB", memory)
+    finally:
+        for server in servers:
+            server.stop()
+        cluster.remove()
 
 
 if __name__ == "__main__":
