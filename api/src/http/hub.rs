@@ -15,7 +15,10 @@ use std::{
 };
 
 use dandori::{Engine, EventView, ProjectHandle, ProjectId};
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::Instant,
+};
 
 use super::problem::Problem;
 
@@ -124,17 +127,22 @@ impl Hub {
         timeout: Duration,
     ) -> Result<bool, Problem> {
         let until = Instant::now() + timeout;
-        let mut news = self.follow(handle).await?;
-        while !handle.row().await?.state.is_terminal() {
-            loop {
-                match tokio::time::timeout_at(until, news.recv()).await {
-                    Err(_) => return Ok(handle.row().await?.state.is_terminal()),
-                    Ok(Ok(News::Event(_))) => {}
-                    Ok(Ok(News::Done) | Err(_)) => break,
-                }
+        loop {
+            // Anew each time: a replay may have opened what had ended.
+            let mut news = self.follow(handle).await?;
+            if handle.row().await?.state.is_terminal() {
+                return Ok(true);
+            }
+            let told = async {
+                while let Ok(News::Event(_)) | Err(RecvError::Lagged(_)) =
+                    news.recv().await
+                {}
+            };
+            let in_time = tokio::time::timeout_at(until, told).await.is_ok();
+            if !in_time || Instant::now() >= until {
+                return Ok(handle.row().await?.state.is_terminal());
             }
         }
-        Ok(true)
     }
 
     fn feeds(&self) -> std::sync::MutexGuard<'_, HashMap<ProjectId, Feed>> {

@@ -1,6 +1,9 @@
 //! Metrics, as Prometheus reads them.
 
-use std::{sync::OnceLock, time::Instant};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -19,6 +22,9 @@ const SECONDS: &[f64] =
 /// Bounds of the histogram of changes in a commit.
 const CHANGES: &[f64] = &[1.0, 2.0, 8.0, 32.0, 128.0, 512.0, 4_096.0];
 
+/// How often samples are gathered that nobody asked for: else they would be kept for ever.
+const GATHER: Duration = Duration::from_secs(5);
+
 /// What counts, for all servers of this process; nothing where another recorder was first.
 static COUNTED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -33,6 +39,14 @@ pub(super) fn begin() {
             .ok()?
             .install_recorder()
             .ok()?;
+        let gathered = handle.clone();
+        let gather = move || {
+            loop {
+                std::thread::sleep(GATHER);
+                gathered.run_upkeep();
+            }
+        };
+        std::thread::Builder::new().name("metrics".to_owned()).spawn(gather).ok()?;
         dandori::metrics::observe();
         metrics::describe_counter!("dandori_http_requests_total", "Requests");
         metrics::describe_histogram!(

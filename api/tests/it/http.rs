@@ -96,10 +96,14 @@ impl Server {
 
     /// Where nobody may ask without a token; asked in the name of the first.
     pub(crate) async fn closed() -> Self {
+        Self::closed_on(Engine::builder().temporary()).await
+    }
+
+    pub(crate) async fn closed_on(builder: EngineBuilder) -> Self {
         let (token, hash) = fresh_token();
         let options =
             Options { open: false, first_token: Some(hash), ..Options::default() };
-        let server = Self::start(Engine::builder().temporary(), options).await;
+        let server = Self::start(builder, options).await;
         Self { token: Some(token), ..server }
     }
 

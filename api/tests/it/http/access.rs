@@ -128,16 +128,23 @@ async fn guesses_are_few() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_made_used_and_revoked_and_all_of_it_is_in_the_audit() {
+    let place = crate::cluster::Cluster::shared().fresh();
+    a_life_of_a_token(dandori::Engine::builder().postgres(&place)).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("access.db");
-    let (first, hash) = dandori_server::http::fresh_token();
-    let options = dandori_server::http::Options {
-        open: false,
-        first_token: Some(hash),
-        ..Default::default()
-    };
-    let server = Server::start(dandori::Engine::builder().sqlite(&file), options).await;
-    let server = server.with(Some(&first));
+    let secrets = a_life_of_a_token(dandori::Engine::builder().sqlite(&file)).await;
+    // What is kept of a token opens nothing.
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(secrets.iter().all(|secret| !text.contains(secret)));
+    }
+}
+
+/// The secrets that were used.
+async fn a_life_of_a_token(builder: dandori::EngineBuilder) -> [String; 2] {
+    let server = Server::closed_on(builder).await;
+    let first = server.token.clone().unwrap();
     let made = server
         .send(
             "/api/v1/tokens",
@@ -178,12 +185,7 @@ async fn a_token_is_made_used_and_revoked_and_all_of_it_is_in_the_audit() {
     assert_eq!(of_project["changes"].as_array().unwrap().len(), 1);
     assert!(of_project["changes"][0]["request"].as_str().unwrap().starts_with("req_"));
     server.engine.shutdown().await;
-    // What is kept of a token opens nothing.
-    for file in std::fs::read_dir(folder.path()).unwrap() {
-        let bytes = std::fs::read(file.unwrap().path()).unwrap();
-        let text = String::from_utf8_lossy(&bytes);
-        assert!(!text.contains(&secret) && !text.contains(&first));
-    }
+    [secret, first]
 }
 
 #[tokio::test(flavor = "multi_thread")]
