@@ -72,6 +72,11 @@ fn migrator() -> Migrator {
             "access",
             include_str!("../../../../migrations/postgres/0005_access.sql"),
         ),
+        migration(
+            6,
+            "compression",
+            include_str!("../../../../migrations/postgres/0006_compression.sql"),
+        ),
     ])
 }
 

@@ -55,6 +55,11 @@ fn migrator() -> Migrator {
             "access",
             include_str!("../../../../migrations/sqlite/0005_access.sql"),
         ),
+        migration(
+            6,
+            "compression",
+            include_str!("../../../../migrations/sqlite/0006_compression.sql"),
+        ),
     ])
 }
 

@@ -1,0 +1,2 @@
+-- Nothing: values are compressed on PostgreSQL only. The numbers stay the same on both.
+select 1;
