@@ -95,6 +95,7 @@ pub mod metrics;
 pub mod plan;
 mod plans;
 mod project;
+mod queues;
 pub mod run;
 pub mod spec;
 pub mod store;

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Changes, Engine, Error, ProjectId, Timestamp,
     plan::{Plan, StepNo},
-    run::{PastAttempt, ProjectState, Replay, Run, StepState},
+    run::{PastAttempt, ProjectState, Replay, Run, StepState, WaitReason},
     store::{Author, LogLine, MailKind, ProjectRow, StoredProject, Summary},
     view::{EventView, ProjectView, Snapshot, StepDetails},
 };
@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// How long a server may be away while somebody waits for a project.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a request waits to be applied before it is left to the owner.
-const REQUEST_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const REQUEST_WAIT: Duration = Duration::from_secs(2);
 /// Packed rows of events read at once.
 const EVENT_ROWS: u32 = 500;
 
@@ -266,7 +266,7 @@ impl ProjectHandle {
     /// # Errors
     /// [`Error::Illegal`] when the project has ended.
     pub async fn cancel(&self) -> Result<Steered, Error> {
-        self.steer(MailKind::Cancel, "cancel").await
+        self.steer(MailKind::Cancel, None).await
     }
 
     /// Starts no further steps; running ones finish.
@@ -274,7 +274,7 @@ impl ProjectHandle {
     /// # Errors
     /// [`Error::Illegal`] when the project has ended.
     pub async fn pause(&self) -> Result<Steered, Error> {
-        self.steer(MailKind::Pause, "pause").await
+        self.steer(MailKind::Pause, None).await
     }
 
     /// Goes on after a pause.
@@ -282,7 +282,35 @@ impl ProjectHandle {
     /// # Errors
     /// [`Error::Illegal`] when the project is not paused.
     pub async fn resume(&self) -> Result<Steered, Error> {
-        self.steer(MailKind::Resume, "resume").await
+        self.steer(MailKind::Resume, None).await
+    }
+
+    /// Starts the next attempt now: of a step that waits for its retry, or of all that do.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such step, [`Error::Illegal`] when nothing waits
+    /// for a retry.
+    pub async fn retry(&self, step: Option<&str>) -> Result<Steered, Error> {
+        let snapshot = self.snapshot().await?;
+        let run = &snapshot.run;
+        let retries = |no: StepNo| {
+            let wait = run.view(no).wait;
+            wait.is_some_and(|wait| wait.reason == WaitReason::Retry)
+        };
+        let (step, waits, state) = match step {
+            Some(name) => {
+                let no = run.find(name).ok_or_else(|| Error::NotFound {
+                    wanted: name.to_owned(),
+                    reason: "the project has no such step",
+                })?;
+                (Some((no, run.name(no))), retries(no), run.step_state(no).as_str())
+            }
+            None => (None, (0..run.len()).any(retries), run.state().as_str()),
+        };
+        match waits {
+            true => self.steer(MailKind::Retry, step).await,
+            false => Err(Error::Illegal { project: self.id, state, wanted: "retry" }),
+        }
     }
 
     /// The state of the project once the messages sent so far are applied, or after a
@@ -304,8 +332,9 @@ impl ProjectHandle {
     async fn steer(
         &self,
         kind: MailKind,
-        wanted: &'static str,
+        step: Option<(StepNo, String)>,
     ) -> Result<Steered, Error> {
+        let wanted = kind.as_str();
         let row = self.row().await?;
         let fits = match kind {
             MailKind::Cancel => !row.state.is_terminal() && row.cancelled_at.is_none(),
@@ -313,6 +342,8 @@ impl ProjectHandle {
                 matches!(row.state, ProjectState::Pending | ProjectState::Running)
             }
             MailKind::Resume => row.state == ProjectState::Paused,
+            // Its caller has looked at the steps.
+            MailKind::Retry => true,
         };
         if !fits {
             let (project, state) = (self.id, row.state.as_str());
@@ -320,7 +351,7 @@ impl ProjectHandle {
         }
         let store = self.engine.store();
         let (now, author) = (self.engine.inner().clock.now(), self.author.clone());
-        store.send_by(self.id, kind, author, now).await?;
+        store.send_by(self.id, (kind, step), author, now).await?;
         let worker = self.engine.inner().worker.as_ref();
         if let Some(worker) = worker {
             worker.look();
@@ -329,7 +360,7 @@ impl ProjectHandle {
         let mut take_at = asked;
         while asked.elapsed() < REQUEST_WAIT {
             if store.letters(self.id).await?.mail.is_empty() {
-                return self.answer(kind, wanted).await;
+                return self.answer(kind).await;
             }
             // Nobody has it, or whoever had it has ended just now.
             if take_at.elapsed() > Duration::ZERO && self.is_free().await? {
@@ -342,28 +373,26 @@ impl ProjectHandle {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         match self.row().await?.state.is_terminal() {
-            true => self.answer(kind, wanted).await,
+            true => self.answer(kind).await,
             false => Ok(Steered::Recorded),
         }
     }
 
     /// The message was read: whether it came in time shows in the project.
-    async fn answer(
-        &self,
-        kind: MailKind,
-        wanted: &'static str,
-    ) -> Result<Steered, Error> {
+    async fn answer(&self, kind: MailKind) -> Result<Steered, Error> {
         let row = self.row().await?;
         let applied = match kind {
             MailKind::Cancel => row.cancelled_at.is_some(),
             MailKind::Pause => row.state == ProjectState::Paused,
             MailKind::Resume => row.state != ProjectState::Paused,
+            // One that had begun by itself meanwhile has done what was asked.
+            MailKind::Retry => !row.state.is_terminal() && row.cancelled_at.is_none(),
         };
         match applied {
             true => Ok(Steered::Applied),
             false => {
                 let (project, state) = (self.id, row.state.as_str());
-                Err(Error::Illegal { project, state, wanted })
+                Err(Error::Illegal { project, state, wanted: kind.as_str() })
             }
         }
     }

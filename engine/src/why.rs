@@ -23,7 +23,7 @@ pub struct Why {
 /// One thing that a step waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// `needs`, `slot`, `retry`, `timer`, `limit`, `paused` or `no_worker`.
+    /// `needs`, `slot`, `retry`, `timer`, `limit`, `paused`, `queue` or `no_worker`.
     pub code: &'static str,
     /// In a sentence.
     pub message: String,
@@ -33,7 +33,7 @@ pub struct Reason {
     /// The needs that have not ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
-    /// The queue that nobody serves.
+    /// The queue that nobody serves, or that is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
 }
@@ -49,13 +49,25 @@ impl ProjectHandle {
     pub async fn why(&self, step: &str) -> Result<Why, Error> {
         let snapshot = self.snapshot().await?;
         let workers = self.engine().workers().await?;
+        let queues = self.engine().queues().await?;
+        let paused = |queue: &str| {
+            queues.iter().any(|it| it.queue == queue && it.paused_at.is_some())
+        };
         let run = &snapshot.run;
         let Some(no) = run.find(step) else {
             let reason = "the project has no such step";
             return Err(Error::NotFound { wanted: step.to_owned(), reason });
         };
         let shared = self.engine().store().is_shared();
-        let reasons = reasons(run, no, &workers, shared);
+        let mut reasons = reasons(run, no, &workers, shared);
+        let queue = &run.policy(no).queue;
+        if run.step_state(no) == StepState::Ready && paused(queue) {
+            // Whoever could run it does not now.
+            reasons.retain(|it| it.code != "slot");
+            let message = format!("the queue `{queue}` is paused");
+            let queue = Some(queue.clone());
+            reasons.push(Reason { queue, ..Reason::new("queue", message) });
+        }
         Ok(Why { step: run.name(no), state: run.step_state(no), reasons })
     }
 }

@@ -78,6 +78,7 @@ impl Run {
                 self.lost(no, charged, limit, at, &mut ended, &mut decisions);
             }
             Event::Tick => self.tick(now, at, &mut ended, &mut decisions),
+            Event::RetryNow { no } => self.retry_now(no, now, at, &mut decisions)?,
             Event::Cancel => {
                 self.expect_open("cancel")?;
                 self.cancelling = true;
@@ -361,7 +362,7 @@ impl Run {
         Ok(())
     }
 
-    fn illegal(&self, no: Option<StepNo>, event: &'static str) -> Illegal {
+    pub(super) fn illegal(&self, no: Option<StepNo>, event: &'static str) -> Illegal {
         let state = match no {
             Some(no) => self.step_state(no).as_str(),
             None => self.state.as_str(),

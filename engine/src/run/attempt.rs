@@ -139,6 +139,42 @@ impl Run {
         in_time.then_some(until)
     }
 
+    /// Ends the wait for a retry. The wait is stored with its new end, so that a crash does
+    /// not bring back the old one.
+    pub(super) fn retry_now(
+        &mut self,
+        no: Option<StepNo>,
+        now: Timestamp,
+        at: Timestamp,
+        decisions: &mut Decisions,
+    ) -> Result<(), Illegal> {
+        let retries = |wait: &Wait| wait.reason == WaitReason::Retry;
+        let waiting: Vec<StepNo> = match no {
+            Some(no) => vec![no],
+            None => {
+                let mut all: Vec<StepNo> = self
+                    .waits
+                    .iter()
+                    .filter(|(_, it)| retries(it))
+                    .map(|it| *it.0)
+                    .collect();
+                all.sort_unstable();
+                all
+            }
+        };
+        let fits = |no: &StepNo| self.waits.get(no).is_some_and(&retries);
+        if waiting.is_empty() || !waiting.iter().all(fits) {
+            return Err(self.illegal(no.filter(|no| *no < self.len()), "retry"));
+        }
+        for no in waiting {
+            if let Some(wait) = self.waits.get(&no).copied() {
+                self.timers.remove(&(wait.until, no));
+                self.wait(no, Wait { until: now, ..wait }, None, at, decisions);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn lost(
         &mut self,
         no: StepNo,

@@ -20,7 +20,7 @@ fn the_chart_of_a_step_is_what_apply_does() {
     let (kinds, policy) = (crate::Kinds::default(), Policy::default());
     let body = crate::spec::expansion(&call, &[], &policy, &kinds, true).unwrap();
     let body = Arc::new(body);
-    let events: [(&str, Event); 10] = [
+    let events: [(&str, Event); 11] = [
         ("started", Event::Started { no: 0 }),
         ("succeeded", Event::Succeeded { no: 0, attempt: 1, output: null() }),
         (
@@ -52,6 +52,7 @@ fn the_chart_of_a_step_is_what_apply_does() {
         ("condition false", Event::ConditionFalse { no: 0 }),
         ("lost", Event::Lost { no: 0, charged: true, limit: 3 }),
         ("lost (third crash)", Event::Lost { no: 0, charged: true, limit: 1 }),
+        ("retry asked for", Event::RetryNow { no: Some(0) }),
         ("cancel", Event::Cancel),
     ];
     let mut ready = Run::new(plan, [0; 16]);

@@ -95,6 +95,11 @@ pub enum Event {
     },
     /// Time has passed.
     Tick,
+    /// The next attempt starts now: of a step that waits for its retry, or of all that do.
+    RetryNow {
+        /// The step; `None`: all.
+        no: Option<StepNo>,
+    },
     /// Stop everything.
     Cancel,
     /// Start nothing more for now.

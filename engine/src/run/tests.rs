@@ -273,6 +273,13 @@ impl World {
         match what {
             0 if pick.is_multiple_of(40) => return self.apply(Event::Cancel),
             0 if pick % 40 < 6 => return self.apply(Event::Pause),
+            1 if pick.is_multiple_of(3) => {
+                let waits =
+                    |no: &StepNo| self.run.step_state(*no) == StepState::Waiting;
+                let waiting: Vec<StepNo> = (0..self.run.len()).filter(waits).collect();
+                let no = waiting.get(pick % waiting.len().max(1)).copied();
+                return self.apply(Event::RetryNow { no });
+            }
             1 => return self.apply(Event::Resume),
             2 => {
                 self.now = self.now.plus(Duration::from_secs(4));

@@ -40,6 +40,7 @@ pub const SCHEMA: &str = include_str!("schema.json");
 pub(crate) use self::{
     builder::{Builder, Guard},
     grow::{expansion, members},
+    names::fault,
 };
 pub use self::{
     compile::{CompileOptions, Compiled},

@@ -71,6 +71,8 @@ pub struct QueueRow {
     pub claimed: u32,
     /// Since when the oldest offered step waits.
     pub oldest: Option<Timestamp>,
+    /// Since when its steps do not start.
+    pub paused_at: Option<Timestamp>,
 }
 
 /// Calls the same verb on whichever database it is.
@@ -153,6 +155,22 @@ impl Store {
     /// When the database cannot be read.
     pub async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
         ask!(self, store => store.queues())
+    }
+
+    /// Lets the steps of a queue start no more, or again; whether that was not so before.
+    ///
+    /// # Errors
+    /// When it was not written.
+    pub async fn hold_queue(
+        &self,
+        queue: String,
+        paused: bool,
+        author: Option<Author>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let held = ask!(self, store => store.hold_queue(queue, paused, author, now))?;
+        self.hint();
+        Ok(held)
     }
 
     /// The numbers of the latest events of projects, and whether these have ended.

@@ -372,21 +372,21 @@ impl Store {
         kind: MailKind,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.send_by(project, kind, None, now).await
+        self.send_by(project, (kind, None), None, now).await
     }
 
-    /// The same, in somebody's name, which the audit keeps.
+    /// The same about a step, or in somebody's name, which the audit keeps.
     ///
     /// # Errors
     /// When it was not written.
     pub async fn send_by(
         &self,
         project: ProjectId,
-        kind: MailKind,
+        what: (MailKind, Option<(StepNo, String)>),
         author: Option<Author>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        on!(self, store => store.send(project, kind, author, now))?;
+        on!(self, store => store.send(project, what, author, now))?;
         self.hint();
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What goes into the store and comes out of it.
 
 use std::{
+    collections::HashSet,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
@@ -261,6 +262,8 @@ pub struct Mail {
     pub project: ProjectId,
     /// What it asks.
     pub kind: MailKind,
+    /// For a retry: the step; `None` is every step that waits for its next attempt.
+    pub no: Option<StepNo>,
 }
 
 /// What a message asks.
@@ -272,11 +275,13 @@ pub enum MailKind {
     Pause,
     /// Go on.
     Resume,
+    /// Start the next attempt now.
+    Retry,
 }
 
 impl MailKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Cancel, Self::Pause, Self::Resume];
+    pub const ALL: [Self; 4] = [Self::Cancel, Self::Pause, Self::Resume, Self::Retry];
 
     /// The label in the database.
     pub const fn as_str(self) -> &'static str {
@@ -284,6 +289,7 @@ impl MailKind {
             Self::Cancel => "cancel",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Retry => "retry",
         }
     }
 }
@@ -435,6 +441,8 @@ pub struct Pulse {
     pub claims: Vec<HeldClaim>,
     /// Open offers by queue and kind.
     pub offers: Vec<(String, String, u32)>,
+    /// Queues whose steps do not start.
+    pub paused: HashSet<String>,
     /// The other live sessions.
     pub others: Vec<Other>,
     /// Sessions whose lease is over.
@@ -515,6 +523,8 @@ pub struct SessionRow {
     pub projects: u32,
     /// How many steps of others it runs.
     pub claims: u32,
+    /// How often it has beaten.
+    pub beat: i64,
 }
 
 /// Which project a command means.

@@ -199,6 +199,7 @@ impl Scheduler {
             MailKind::Cancel => Event::Cancel,
             MailKind::Pause => Event::Pause,
             MailKind::Resume => Event::Resume,
+            MailKind::Retry => Event::RetryNow { no: mail.no },
         };
         if mail.kind == MailKind::Cancel {
             self.note_taken(mail.project);

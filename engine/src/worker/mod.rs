@@ -16,6 +16,7 @@ mod flow;
 mod grow;
 mod guests;
 mod heart;
+mod hold;
 mod letters;
 mod offers;
 mod outputs;
@@ -26,6 +27,7 @@ mod settle;
 mod start;
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -165,6 +167,8 @@ pub(crate) struct Handle {
     pub(crate) fatal: watch::Receiver<Option<StoreError>>,
     /// The session of this worker.
     pub(crate) session: watch::Receiver<crate::SessionId>,
+    /// The queues whose steps do not start here, once that is known.
+    pub(crate) held_queues: watch::Receiver<Option<HashSet<String>>>,
     /// Whether another project would find free slots soon.
     pub(crate) room: Arc<AtomicBool>,
 }
@@ -186,6 +190,15 @@ impl Handle {
     /// Says that there may be mail or a new project.
     pub(crate) fn look(&self) {
         let _ = self.inbox.send(Message::Look);
+    }
+
+    /// Waits until this worker has heard that a queue is paused, or goes on.
+    pub(crate) async fn hears_of(&self, queue: &str, paused: bool) {
+        let heard = |held: &Option<HashSet<String>>| {
+            held.as_ref().is_some_and(|held| held.contains(queue) == paused)
+        };
+        // One that has ended starts nothing.
+        let _ = self.held_queues.clone().wait_for(heard).await;
     }
 
     /// Says that there is mail for a project that nobody owns.

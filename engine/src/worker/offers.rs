@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    hold::is_held,
     owned::{OfferState, Owned},
     scheduler::Scheduler,
 };
@@ -81,6 +82,9 @@ impl Scheduler {
             let Some(owned) = self.projects.get_mut(&project) else { continue };
             let services: Vec<_> = owned.foreign.keys().cloned().collect();
             for service in services {
+                if is_held(self.held_queues.as_ref(), &service.0) {
+                    continue;
+                }
                 let slots: u32 = self
                     .others
                     .iter()
@@ -130,6 +134,10 @@ impl Scheduler {
             && let Some(owned) = self.projects.get_mut(&project)
             && let Some(no) = owned.queue.pop(&owned.run)
         {
+            if is_held(self.held_queues.as_ref(), &owned.run.policy(no).queue) {
+                owned.push_foreign(no);
+                continue;
+            }
             let view = owned.run.view(no);
             let (queue, kind) = service(owned, no);
             let hungry = self

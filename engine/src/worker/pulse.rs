@@ -95,6 +95,7 @@ impl Scheduler {
         }
         self.strays = strays;
         self.candidates = pulse.adoptable.into();
+        self.hold_queues(pulse.paused);
     }
 
     /// Declares sessions dead and frees what they owned.

@@ -108,6 +108,9 @@ pub(super) struct Scheduler {
     pub(super) vitals: Option<Arc<Vitals>>,
     /// When the last beat was sent that was answered.
     pub(super) last_beat: Instant,
+    /// The queues whose steps do not start; `None` until that is known.
+    pub(super) held_queues: Option<HashSet<String>>,
+    pub(super) held_sender: watch::Sender<Option<HashSet<String>>>,
     /// The other sessions.
     pub(super) others: Vec<Other>,
     /// Steps of projects of others.
@@ -137,6 +140,7 @@ pub(crate) fn spawn(
     let commits = Arc::new(watch::Sender::new(0));
     let (fatal, fatal_receiver) = watch::channel(None);
     let (session_sender, session_receiver) = watch::channel(session);
+    let (held_sender, held_queues) = watch::channel(None);
     let fatal = Arc::new(fatal);
     let room = Arc::new(AtomicBool::new(true));
     let vitals = match config.store.is_shared() {
@@ -154,6 +158,7 @@ pub(crate) fn spawn(
         commits: Arc::clone(&commits),
         fatal: fatal_receiver,
         session: session_receiver,
+        held_queues,
         room: Arc::clone(&room),
     };
     let scheduler = Scheduler {
@@ -192,6 +197,8 @@ pub(crate) fn spawn(
         session_sender,
         vitals,
         last_beat: Instant::now(),
+        held_queues: None,
+        held_sender,
         others: vec![],
         guests: Guests::default(),
         offer_at: None,

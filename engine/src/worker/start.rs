@@ -9,6 +9,7 @@ use super::{
     attempt::{Attempt, Key},
     bind::{Binder, Bound, Input},
     grow::Ground,
+    hold::is_held,
     owned::Running,
     scheduler::Scheduler,
 };
@@ -45,8 +46,9 @@ impl Scheduler {
                     return;
                 }
                 let queue = &owned.run.policy(no).queue;
-                if self.config.store.is_shared() && !self.config.serves.has(queue, kind)
-                {
+                let here = !self.config.store.is_shared()
+                    || self.config.serves.has(queue, kind);
+                if !here || is_held(self.held_queues.as_ref(), queue) {
                     return owned.push_foreign(no);
                 }
                 owned.queue.push(&owned.run, no);
@@ -61,7 +63,8 @@ impl Scheduler {
 
     /// Starts steps while there are slots.
     pub(super) fn start_steps(&mut self) {
-        if self.config.steer_only || !self.may_begin() {
+        // Not before it is known which queues are paused.
+        if self.config.steer_only || self.held_queues.is_none() || !self.may_begin() {
             return;
         }
         while self.may_record()
@@ -79,6 +82,10 @@ impl Scheduler {
             let Some(project) = self.choose() else { return };
             let Some(owned) = self.projects.get_mut(&project) else { return };
             let Some(no) = owned.queue.pop(&owned.run) else { return };
+            if is_held(self.held_queues.as_ref(), &owned.run.policy(no).queue) {
+                owned.push_foreign(no);
+                continue;
+            }
             if owned.run.view(no).crashes >= SUSPECT && self.suspect.is_some() {
                 self.held_suspects.push((project, no));
                 continue;

@@ -186,6 +186,89 @@ tasks: {a: {use: t}, b: {kind: work, needs: [a]}}",
         engine.shutdown().await;
     }
 
+    async fn a_retry_starts_at_once_when_somebody_asks_for_it(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let document = "tasks: {a: {kind: work, retry: {max_retries: 3, delay: 1h}}, \
+                        b: {kind: work, retry: {max_retries: 1, delay: 1h}}, \
+                        c: {kind: work, needs: [a]}}";
+        let project = engine.submit(yaml(document)).await.unwrap();
+        let late = || StepError::retry("timeout", "late");
+        for call in stage.next_of(2).await {
+            call.fail(late());
+        }
+        stage.until_step(&project, "a", "waiting").await;
+        stage.until_step(&project, "b", "waiting").await;
+        let refused = project.retry(Some("c")).await.unwrap_err();
+        assert_eq!(refused.code(), "illegal_state", "it waits for no retry");
+        assert_eq!(project.retry(Some("x")).await.unwrap_err().code(), "not_found");
+        assert_eq!(project.retry(Some("a")).await.unwrap(), Steered::Applied);
+        let again = stage.next().await;
+        assert_eq!((again.step(), again.ctx.attempt()), ("a", 2));
+        assert!(stage.is_quiet().await, "the other one still waits");
+        again.fail(late());
+        stage.until_step(&project, "a", "waiting").await;
+        assert_eq!(project.retry(None).await.unwrap(), Steered::Applied);
+        for call in stage.next_of(2).await {
+            call.succeed(json!(1));
+        }
+        stage.next().await.succeed(json!(2));
+        assert_eq!(ended(&project).await.state.as_str(), "succeeded");
+        assert_eq!(project.retry(None).await.unwrap_err().code(), "illegal_state");
+        engine.shutdown().await;
+    }
+
+    async fn a_retry_that_was_asked_for_while_nobody_executed_stands(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let document = "tasks: {a: {kind: work, retry: {max_retries: 1, delay: 1h}}}";
+        let project = engine.submit(yaml(document)).await.unwrap();
+        stage.next().await.fail(StepError::retry("timeout", "late"));
+        stage.until_step(&project, "a", "waiting").await;
+        engine.shutdown().await;
+        let other = stage.builder().connect().await.unwrap();
+        let asked = other.project(project.id()).retry(None).await.unwrap();
+        assert_eq!(asked, Steered::Applied);
+        assert!(stage.is_quiet().await, "steering starts nothing");
+        let engine = stage.engine().await;
+        stage.next().await.succeed(json!(1));
+        assert_eq!(ended(&engine.project(project.id())).await.state.as_str(), "succeeded");
+        engine.shutdown().await;
+    }
+
+    async fn steps_of_a_paused_queue_wait_until_it_goes_on(backend) {
+        let stage = Stage::on(backend);
+        let other = stage.builder().connect().await.unwrap();
+        assert_eq!(other.pause_queue("gpu", None).await.unwrap(), Steered::Applied);
+        assert_eq!(other.pause_queue("", None).await.unwrap_err().code(), "not_found");
+        let engine = stage.engine().await;
+        let document = "tasks: {g: {kind: work, queue: gpu}, a: {kind: work}, \
+                        b: {kind: work, needs: [a], queue: gpu}}";
+        let project = engine.submit(yaml(document)).await.unwrap();
+        let call = stage.next().await;
+        assert_eq!(call.step(), "a");
+        call.succeed(json!(1));
+        stage.until_step(&project, "b", "ready").await;
+        assert!(stage.is_quiet().await);
+        let why = project.why("g").await.unwrap();
+        let codes: Vec<_> = why.reasons.iter().map(|it| it.code).collect();
+        assert_eq!((codes, why.reasons[0].queue.as_deref()), (vec!["queue"], Some("gpu")));
+        let queues = other.queues().await.unwrap();
+        assert!(queues.iter().any(|it| it.queue == "gpu" && it.paused_at.is_some()));
+        assert_eq!(engine.resume_queue("gpu", None).await.unwrap(), Steered::Applied);
+        let calls = stage.next_of(2).await;
+        assert_eq!((calls[0].step(), calls[1].step()), ("b", "g"));
+        // What runs is left to end.
+        assert_eq!(engine.pause_queue("gpu", None).await.unwrap(), Steered::Applied);
+        for call in calls {
+            call.succeed(json!(2));
+        }
+        assert_eq!(ended(&project).await.state.as_str(), "succeeded");
+        assert_eq!(engine.resume_queue("gpu", None).await.unwrap(), Steered::Applied);
+        assert!(engine.queues().await.unwrap().is_empty());
+        engine.shutdown().await;
+    }
+
     async fn a_project_that_nobody_executes_can_be_cancelled(backend) {
         let stage = Stage::on(backend);
         let other = stage.builder().connect().await.unwrap();

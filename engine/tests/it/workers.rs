@@ -111,6 +111,39 @@ async fn a_worker_that_was_declared_dead_records_nothing_and_begins_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_paused_queue_is_paused_on_every_worker() {
+    let stage = Stage::on(Backend::Postgres);
+    let owner = Worker::start(&stage, |it| it.queues(["default"])).await;
+    let gpu = Worker::start(&stage, |it| it.queues(["gpu"]).concurrency(1)).await;
+    let outside = outside(&stage).await;
+    let document = "tasks: {a: {kind: work, queue: gpu}, b: {kind: work, queue: gpu}, \
+                    c: {kind: work, needs: [a]}}";
+    let project = owner.engine.submit(yaml(document)).await.unwrap();
+    let running = gpu.next().await;
+    assert_eq!(outside.pause_queue("gpu", None).await.unwrap(), Steered::Applied);
+    let (name, other) = match running.step() {
+        "a" => ("a", "b"),
+        _ => ("b", "a"),
+    };
+    running.succeed(json!(1));
+    stage.until_step(&project, name, "succeeded").await;
+    if name == "a" {
+        owner.next().await.succeed(json!(2));
+    }
+    // Claimed or not, on whichever worker: it does not begin.
+    stage.until_step(&project, other, "ready").await;
+    assert!(gpu.stage.is_quiet().await);
+    assert_eq!(outside.resume_queue("gpu", None).await.unwrap(), Steered::Applied);
+    gpu.next().await.succeed(json!(3));
+    if name == "b" {
+        owner.next().await.succeed(json!(2));
+    }
+    assert_eq!(ended(&project).await.state.as_str(), "succeeded");
+    gpu.shutdown().await;
+    owner.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn steps_of_a_queue_run_only_where_it_is_served() {
     let stage = Stage::on(Backend::Postgres);
     let owner = Worker::start(&stage, |it| it.queues(["default"])).await;

@@ -158,9 +158,42 @@ impl Backend {
                             offered: number(row, 1)?,
                             claimed: number(row, 2)?,
                             oldest: time(row, 3)?,
+                            paused_at: time(row, 4)?,
                         })
                     })
                     .collect()
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn hold_queue(
+        &self,
+        queue: String,
+        paused: bool,
+        author: Option<Author>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let sql = self.sql();
+        self.write("hold_queue", move |tx| {
+            Box::pin(async move {
+                let (what, done) = match paused {
+                    true => {
+                        let query = sqlx::query(sql.pause_queue).bind(queue.clone());
+                        let query = query.bind(now.as_micros());
+                        ("queue.pause", query.execute(&mut *tx).await?)
+                    }
+                    false => {
+                        let query = sqlx::query(sql.resume_queue).bind(queue.clone());
+                        ("queue.resume", query.execute(&mut *tx).await?)
+                    }
+                };
+                let changed = done.rows_affected() == 1;
+                if let Some(author) = author.filter(|_| changed) {
+                    let what = (what, None, queue.as_str());
+                    put_audit(tx, sql, &author, what, now).await?;
+                }
+                Ok(changed)
             })
         })
         .await

@@ -122,6 +122,10 @@ pub(super) fn mail_row(row: &Row) -> Result<Mail, StoreError> {
             .into_iter()
             .find(|known| known.as_str() == kind)
             .ok_or_else(|| damaged(&kind))?,
+        no: row
+            .try_get::<Option<i64>, _>(3)?
+            .map(|no| u32::try_from(no).map_err(damaged))
+            .transpose()?,
     })
 }
 
@@ -141,6 +145,7 @@ pub(super) fn session_row(row: &Row) -> Result<SessionRow, StoreError> {
         projects: number(row, 10)?,
         claims: number(row, 11)?,
         lease: micros(row.try_get(12)?),
+        beat: row.try_get(13)?,
     })
 }
 
@@ -181,6 +186,9 @@ pub(super) fn pulse(rows: &[Row]) -> Result<Pulse, StoreError> {
                 let (queue, kind) = text.split_once('\n').unwrap_or((&text, ""));
                 let count = number(row, 2)?;
                 pulse.offers.push((queue.to_owned(), kind.to_owned(), count));
+            }
+            "paused" => {
+                pulse.paused.insert(text()?);
             }
             "ended" => pulse.ended.push(SessionId::from_uuid(id)),
             "other" | "late" => {

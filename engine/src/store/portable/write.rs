@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     ProjectId, SessionId, Timestamp,
-    plan::PLAN_FORMAT,
+    plan::{PLAN_FORMAT, StepNo},
     run::{Record, RecordKind, Replay},
     store::{
         Adopted, Author, Beat, MailKind, NewProject, NewSession, Pulse, Statements,
@@ -212,7 +212,7 @@ impl Backend {
     pub(in crate::store) async fn send(
         &self,
         project: ProjectId,
-        kind: MailKind,
+        (kind, step): (MailKind, Option<(StepNo, String)>),
         author: Option<Author>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
@@ -221,12 +221,14 @@ impl Backend {
             Box::pin(async move {
                 if let Some(author) = &author {
                     let what = format!("project.{}", kind.as_str());
-                    let what = (what.as_str(), Some(project), "");
+                    let detail = step.as_ref().map_or("", |(_, name)| name);
+                    let what = (what.as_str(), Some(project), detail);
                     put_audit(tx, sql, author, what, now).await?;
                 }
                 sqlx::query(sql.put_mail)
                     .bind(project.uuid())
                     .bind(kind.as_str())
+                    .bind(step.map(|(no, _)| i64::from(no)))
                     .bind(now.as_micros())
                     .execute(&mut *tx)
                     .await?;

@@ -77,6 +77,11 @@ fn migrator() -> Migrator {
             "compression",
             include_str!("../../../../migrations/postgres/0006_compression.sql"),
         ),
+        migration(
+            7,
+            "steering",
+            include_str!("../../../../migrations/postgres/0007_steering.sql"),
+        ),
     ])
 }
 

@@ -60,6 +60,11 @@ fn migrator() -> Migrator {
             "compression",
             include_str!("../../../../migrations/sqlite/0006_compression.sql"),
         ),
+        migration(
+            7,
+            "steering",
+            include_str!("../../../../migrations/sqlite/0007_steering.sql"),
+        ),
     ])
 }
 

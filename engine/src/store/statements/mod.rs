@@ -48,6 +48,8 @@ catalogue! {
     tokens,
     audit,
     queues,
+    pause_queue,
+    resume_queue,
     last_events,
     put_project,
     put_project_data,
@@ -150,9 +152,19 @@ where ($1 is null or seq < $1) and ($2 is null or project = $2)
 order by seq desc limit $3",
 
     queues: "
-select queue, sum(state = 'open'), sum(state = 'claimed'),
-    min(case when state = 'open' then offered_at end)
-from claims where state in ('open', 'claimed') group by queue order by queue",
+select queue, sum(open), sum(claimed), min(offered_at), max(paused_at)
+from (
+    select queue, state = 'open' as open, state = 'claimed' as claimed,
+        case when state = 'open' then offered_at end as offered_at, null as paused_at
+    from claims where state in ('open', 'claimed')
+    union all
+    select name, 0, 0, null, paused_at from paused_queues)
+group by queue order by queue",
+
+    pause_queue: "
+insert into paused_queues (name, paused_at) values ($1, $2) on conflict (name) do nothing",
+
+    resume_queue: "delete from paused_queues where name = $1",
 
     // What followers of projects have not heard of yet.
     last_events: "
@@ -224,6 +236,8 @@ union all
 select 'offer', $1, count(*), 0, queue || char(10) || kind from claims
     where state = 'open' group by queue, kind
 union all
+select 'paused', $1, 0, 0, name from paused_queues
+union all
 select case
         when state in ('dead', 'drained') then 'ended'
         when until < cast(unixepoch('subsec') * 1000000 as integer) then 'late'
@@ -294,7 +308,7 @@ update projects
 set session = null, wake_at = $5, adoptions = 0, loads = 0, charged = false
 where id = $1 and session = $2 and epoch = $3 and mail = $4",
 
-    put_mail: "insert into mailbox (project, kind, sent_at) values ($1, $2, $3)",
+    put_mail: "insert into mailbox (project, kind, no, sent_at) values ($1, $2, $3, $4)",
 
     raise_mail: "
 update projects
@@ -368,6 +382,7 @@ with picked as materialized (
     where state = 'open'
         and ($2 = '[]' or queue in (select value from json_each($2)))
         and kind in (select value from json_each($3))
+        and queue not in (select name from paused_queues)
         and exists (select 1 from sessions s where s.id = $1 and s.state = 'live')
         and not exists (
             select 1 from projects p where p.id = claims.project and p.session = $1)
@@ -434,7 +449,7 @@ from claims where project = $1 order by no",
     // Apart from the rest, because a process that has the plan need not read it again.
     plan: "select body from plans where hash = $1",
 
-    mail: "select id, project, kind from mailbox where project = $1 order by id",
+    mail: "select id, project, kind, no from mailbox where project = $1 order by id",
 
     outcomes: "
 select no, generation, attempt, state, claimed_at, charged, outcome
@@ -487,7 +502,7 @@ select s.id, s.state, s.host, s.process, s.command, s.started_at, s.slots, s.bus
     s.serves, s.until - cast(unixepoch('subsec') * 1000000 as integer),
     (select count(*) from projects p where p.session = s.id),
     (select count(*) from claims c where c.session = s.id and c.state = 'claimed'),
-    s.lease
+    s.lease, s.beat
 from sessions s order by s.started_at, s.id",
 
     // What a commit does to claims and messages: `$2` is a list, because a statement for each

@@ -121,6 +121,7 @@ with me as materialized (
         and ($2 = '[]'
             or c.queue in (select value from json_array_elements_text($2::json)))
         and c.kind in (select value from json_array_elements_text($3::json))
+        and c.queue not in (select name from paused_queues)
         and not exists (
             select 1 from projects p where p.id = c.project and p.session = $1)
     order by c.priority desc, c.offered_at
@@ -178,10 +179,15 @@ where ($1::bigint is null or seq < $1) and ($2::uuid is null or project = $2)
 order by seq desc limit $3",
 
     queues: "
-select queue, count(*) filter (where state = 'open'),
-    count(*) filter (where state = 'claimed'),
-    min(offered_at) filter (where state = 'open')
-from claims where state in ('open', 'claimed') group by queue order by queue",
+select coalesce(c.queue, q.name), coalesce(c.open, 0), coalesce(c.claimed, 0), c.offered_at,
+    q.paused_at
+from (
+    select queue, count(*) filter (where state = 'open') as open,
+        count(*) filter (where state = 'claimed') as claimed,
+        min(offered_at) filter (where state = 'open') as offered_at
+    from claims where state in ('open', 'claimed') group by queue) c
+full join paused_queues q on q.name = c.queue
+order by 1",
 
     last_events: "
 select id, last_event, finished_at is not null from projects
@@ -221,7 +227,7 @@ select s.id, s.state, s.host, s.process, s.command, s.started_at, s.slots, s.bus
     s.serves, s.until - (extract(epoch from clock_timestamp()) * 1000000)::bigint,
     (select count(*) from projects p where p.session = s.id),
     (select count(*) from claims c where c.session = s.id and c.state = 'claimed'),
-    s.lease
+    s.lease, s.beat
 from sessions s order by s.started_at, s.id",
 
     put_offers: "
@@ -290,6 +296,8 @@ select 'claim', project, no, attempt,
 union all
 select 'offer', $1, count(*), 0, queue || chr(10) || kind from claims
     where state = 'open' group by queue, kind
+union all
+select 'paused', $1, 0, 0, name from paused_queues
 union all
 select case
         when state in ('dead', 'drained') then 'ended'
