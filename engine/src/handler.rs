@@ -116,6 +116,12 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// The JSON Schema of the output, for people and programs that look at the kind, or
+    /// `None` when nothing is said of it. The engine does not check outputs against it.
+    fn output_schema(&self) -> Option<&str> {
+        None
+    }
+
     /// How the arguments of a call of a canvas become the input: by position and by name
     /// they fill the parameters in order; where none are declared, one value is the input.
     fn form(&self) -> Form {

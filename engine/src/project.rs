@@ -386,7 +386,7 @@ impl ProjectHandle {
             MailKind::Pause => row.state == ProjectState::Paused,
             MailKind::Resume => row.state != ProjectState::Paused,
             // One that had begun by itself meanwhile has done what was asked.
-            MailKind::Retry => !row.state.is_terminal() && row.cancelled_at.is_none(),
+            MailKind::Retry => row.cancelled_at.is_none(),
         };
         match applied {
             true => Ok(Steered::Applied),

@@ -46,11 +46,18 @@ impl Handler for Noop {
         Some(self.0.parameters())
     }
 
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.0.output())
+    }
+
     async fn run(&self, _ctx: Context, input: &RawValue) -> Result<Outcome, StepError> {
         let input: NoopInput = read_input(input)?;
         Ok(Outcome::Done(input.output.unwrap_or_else(null)))
     }
 }
+
+const OUTPUT_OF_FAIL: &str = r#"{"type":"object","required":["attempts"],
+    "properties":{"attempts":{"type":"integer","minimum":1}}}"#;
 
 /// Handler of `fail`.
 #[derive(Debug)]
@@ -58,12 +65,15 @@ pub(crate) struct Fail(Contract);
 
 impl Fail {
     pub(crate) fn new() -> Self {
-        Self(Contract::new([
-            Parameter::optional("message", TEXT),
-            Parameter::optional("code", NAME),
-            Parameter::optional("times", r#"{"type":"integer","minimum":0}"#),
-            Parameter::optional("permanent", TRUTH),
-        ]))
+        Self(
+            Contract::new([
+                Parameter::optional("message", TEXT),
+                Parameter::optional("code", NAME),
+                Parameter::optional("times", r#"{"type":"integer","minimum":0}"#),
+                Parameter::optional("permanent", TRUTH),
+            ])
+            .gives(OUTPUT_OF_FAIL),
+        )
     }
 }
 
@@ -85,6 +95,10 @@ impl Handler for Fail {
 
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.0.parameters())
+    }
+
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.0.output())
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {
@@ -112,7 +126,10 @@ pub(crate) struct Sleep(Contract);
 
 impl Sleep {
     pub(crate) fn new() -> Self {
-        Self(Contract::new([Parameter::required("for", NAME)]))
+        Self(
+            Contract::new([Parameter::required("for", NAME)])
+                .gives(r#"{"type":"null"}"#),
+        )
     }
 }
 
@@ -130,6 +147,10 @@ impl Handler for Sleep {
 
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.0.parameters())
+    }
+
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.0.output())
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {

@@ -24,6 +24,17 @@ use crate::{
 const MESSAGES: &str = r#"{"type":"array","minItems":1,"items":{"type":"object",
     "required":["role","content"],"properties":{"role":{"type":"string"}}}}"#;
 
+/// What it gives.
+const OUTPUT: &str = r#"{"type":"object",
+    "required":["text","data","model","usage","finish_reason"],
+    "properties":{
+        "text":{"type":["string","null"]},
+        "data":{"description":"the answer as JSON, where a schema was given"},
+        "model":{"type":["string","null"]},
+        "usage":{"type":"object","properties":{
+            "input_tokens":{"type":"integer"},"output_tokens":{"type":"integer"}}},
+        "finish_reason":{"type":["string","null"]}}}"#;
+
 /// Handler of `llm.chat`.
 #[derive(Debug)]
 pub(crate) struct Chat {
@@ -57,7 +68,8 @@ impl Chat {
             Parameter::optional("temperature", r#"{"type":"number","minimum":0}"#),
             Parameter::optional("max_tokens", r#"{"type":"integer","minimum":1}"#),
             Parameter::optional("schema", r#"{"type":["object","boolean"]}"#),
-        ]);
+        ])
+        .gives(OUTPUT);
         Ok(Self {
             contract,
             web,
@@ -144,6 +156,10 @@ impl Handler for Chat {
 
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.contract.parameters())
+    }
+
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.contract.output())
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {

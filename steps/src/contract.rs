@@ -25,6 +25,7 @@ pub(crate) const TEXTS: &str =
 pub(crate) struct Contract {
     parameters: Vec<Parameter>,
     validators: Vec<Option<Validator>>,
+    output: &'static str,
 }
 
 impl Contract {
@@ -41,7 +42,18 @@ impl Contract {
             Some(validator.expect("the schema of a ready-made kind is valid"))
         };
         let validators = parameters.iter().map(compile).collect();
-        Self { parameters: parameters.into(), validators }
+        Self { parameters: parameters.into(), validators, output: "true" }
+    }
+
+    /// Says what the output looks like, as a JSON Schema.
+    pub(crate) fn gives(mut self, output: &'static str) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// Returns the schema of the output.
+    pub(crate) fn output(&self) -> &str {
+        self.output
     }
 
     /// Returns the parameters in order.

@@ -29,6 +29,17 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .map_err(|error| StepError::retry("panic", error))?
 }
 
+/// What a write gives: `bytes` are those that this one wrote.
+const OUTPUT_OF_WRITE: &str = r#"{"type":"object","required":["path","bytes","sha256"],
+    "properties":{
+        "path":{"type":"string"},
+        "bytes":{"type":"integer","minimum":0},
+        "sha256":{"type":"string","pattern":"^[0-9a-f]{64}$"}}}"#;
+
+/// What a read gives.
+const OUTPUT_OF_READ: &str = r#"{"type":"object","required":["text","bytes"],
+    "properties":{"text":{"type":"string"},"bytes":{"type":"integer","minimum":0}}}"#;
+
 /// Reads a text file beneath the root.
 pub(crate) fn read_text(root: &Root, path: &str) -> Result<String, StepError> {
     String::from_utf8(root.read(path, MAX_READ)?)
@@ -44,7 +55,8 @@ pub(crate) struct Read {
 
 impl Read {
     pub(crate) fn new(root: Arc<Root>) -> Self {
-        Self { contract: Contract::new([Parameter::required("path", NAME)]), root }
+        let contract = Contract::new([Parameter::required("path", NAME)]);
+        Self { contract: contract.gives(OUTPUT_OF_READ), root }
     }
 }
 
@@ -62,6 +74,10 @@ impl Handler for Read {
 
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.contract.parameters())
+    }
+
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.contract.output())
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {
@@ -94,7 +110,8 @@ impl Write {
             Parameter::optional("text", TEXT),
             Parameter::optional("json", ""),
             Parameter::optional("append", TRUTH),
-        ]);
+        ])
+        .gives(OUTPUT_OF_WRITE);
         Self { contract, root }
     }
 }
@@ -118,6 +135,10 @@ impl Handler for Write {
 
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.contract.parameters())
+    }
+
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.contract.output())
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {

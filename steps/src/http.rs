@@ -41,6 +41,14 @@ const RESERVED: [&str; 10] = [
     "upgrade",
 ];
 
+/// What it gives.
+const OUTPUT: &str = r#"{"type":"object","required":["status","headers","body","json"],
+    "properties":{
+        "status":{"type":"integer"},
+        "headers":{"type":"object","additionalProperties":{"type":"string"}},
+        "body":{"type":"string"},
+        "json":{"description":"the body as JSON, where it is that"}}}"#;
+
 /// Reads an address and refuses what no request may go to.
 pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
     let url =
@@ -82,7 +90,8 @@ impl Request {
             Parameter::optional("json", ""),
             Parameter::optional("body", TEXT),
             Parameter::optional("ok", ok),
-        ]);
+        ])
+        .gives(OUTPUT);
         Self { contract, web }
     }
 }
@@ -131,6 +140,10 @@ impl Handler for Request {
 
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.contract.parameters())
+    }
+
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.contract.output())
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {

@@ -66,6 +66,10 @@ impl Handler for Transform {
         Some(self.contract.parameters())
     }
 
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.contract.output())
+    }
+
     fn check(&self, with: &Value) -> Result<(), String> {
         self.contract.check(with)?;
         let Some(text) = static_text(with, "filter") else { return Ok(()) };

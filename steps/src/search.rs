@@ -21,6 +21,14 @@ use crate::{
 const DEFAULT_LIMIT: usize = 5;
 const MAX_LIMIT: usize = 50;
 
+/// What it gives.
+const OUTPUT: &str = r#"{"type":"object","required":["results","provider"],
+    "properties":{
+        "results":{"type":"array","items":{"type":"object",
+            "required":["title","url","snippet"],"properties":{
+                "title":{"type":"string"},"url":{"type":"string"},"snippet":{"type":"string"}}}},
+        "provider":{"type":"string"}}}"#;
+
 /// Handler of `web.search`.
 #[derive(Debug)]
 pub(crate) struct Search {
@@ -48,7 +56,8 @@ impl Search {
                 r#"{"type":"integer","minimum":1,"maximum":50}"#,
             ),
             Parameter::optional("provider", NAME),
-        ]);
+        ])
+        .gives(OUTPUT);
         Ok(Self {
             contract,
             web,
@@ -95,6 +104,10 @@ impl Handler for Search {
 
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.contract.parameters())
+    }
+
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.contract.output())
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {

@@ -26,6 +26,15 @@ use crate::{
 /// nothing that could be a key.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 
+/// What it gives.
+const OUTPUT: &str = r#"{"type":"object",
+    "required":["exit_code","stdout","stderr","truncated"],
+    "properties":{
+        "exit_code":{"type":"integer"},
+        "stdout":{"type":"string"},
+        "stderr":{"type":"string"},
+        "truncated":{"type":"boolean"}}}"#;
+
 /// Handler of `shell.run`.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -47,7 +56,8 @@ impl Run {
                 "ok_codes",
                 r#"{"type":"array","items":{"type":"integer"}}"#,
             ),
-        ]);
+        ])
+        .gives(OUTPUT);
         Self {
             contract,
             root,
@@ -76,6 +86,10 @@ impl Handler for Run {
 
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.contract.parameters())
+    }
+
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.contract.output())
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {

@@ -38,7 +38,8 @@ impl Render {
             Parameter::optional("template", TEXT),
             Parameter::optional("file", NAME),
             Parameter::optional("values", r#"{"type":"object"}"#),
-        ]);
+        ])
+        .gives(r#"{"type":"object","required":["text"],"properties":{"text":{"type":"string"}}}"#);
         Self { contract, root }
     }
 }
@@ -60,6 +61,10 @@ impl Handler for Render {
 
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.contract.parameters())
+    }
+
+    fn output_schema(&self) -> Option<&str> {
+        Some(self.contract.output())
     }
 
     fn check(&self, with: &Value) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! What answers have in common: bodies that are read within limits, JSON, pages of lists.
 
-use std::{any::Any, time::Duration};
+use std::{any::Any, collections::HashMap, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -14,8 +14,13 @@ use serde::de::DeserializeOwned;
 
 use super::{Api, MAX_BODY, problem::Problem};
 
-/// How long a body may take.
+/// How long the body of a request may take, where nothing else is said.
 const BODY: Duration = Duration::from_secs(30);
+
+/// How long the body of a request may take: on the request itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Within(pub(crate) Duration);
+
 /// The most entries of a page, and how many there are when nobody says.
 pub(crate) const MOST: u32 = 500;
 pub(crate) const SOME: u32 = 50;
@@ -32,8 +37,9 @@ pub(crate) async fn body(request: Request, most: usize) -> Result<Bytes, Problem
     if length.is_some_and(|length| length > most) {
         return Err(too_large());
     }
+    let within = request.extensions().get::<Within>().map_or(BODY, |within| within.0);
     let read = axum::body::to_bytes(request.into_body(), most);
-    match tokio::time::timeout(BODY, read).await {
+    match tokio::time::timeout(within, read).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) => {
             let limited = std::error::Error::source(&error).is_some_and(
@@ -45,7 +51,7 @@ pub(crate) async fn body(request: Request, most: usize) -> Result<Bytes, Problem
             })
         }
         Err(_) => {
-            let detail = "the body took more than 30 s";
+            let detail = format!("the body took more than {} s", within.as_secs_f64());
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", detail))
         }
     }
@@ -103,6 +109,23 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
+/// What a path names, by the names of its parts.
+async fn named<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    part: &str,
+) -> Result<String, Problem> {
+    let names = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
+    let Path(mut names) = names
+        .map_err(|rejected| Problem::bad_request("bad_path", rejected.body_text()))?;
+    let name = names.remove(part).unwrap_or_default();
+    // No database takes it in a text, and no name holds it.
+    match name.contains('\0') {
+        true => Err(Problem::bad_request("bad_path", "the path holds a NUL")),
+        false => Ok(name),
+    }
+}
+
 /// The project that a path names: by its id, the end of one, its name, or `last`.
 pub(crate) struct Named(pub(crate) ProjectHandle);
 
@@ -110,19 +133,8 @@ impl FromRequestParts<Api> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let Path(names) =
-            Path::<std::collections::HashMap<String, String>>::from_request_parts(
-                parts, api,
-            )
-            .await
-            .map_err(|rejected| {
-                Problem::bad_request("bad_path", rejected.body_text())
-            })?;
-        let id = names.get("id").map(String::as_str).unwrap_or_default();
-        if id.contains('\0') {
-            return Err(Problem::bad_request("bad_path", "the path holds a NUL"));
-        }
-        Ok(Self(api.engine().find(id).await?))
+        let id = named(parts, api, "id").await?;
+        Ok(Self(api.engine().find(&id).await?))
     }
 }
 
@@ -133,15 +145,18 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedStep {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(mut names) =
-            Path::<std::collections::HashMap<String, String>>::from_request_parts(
-                parts, state,
-            )
-            .await
-            .map_err(|rejected| {
-                Problem::bad_request("bad_path", rejected.body_text())
-            })?;
-        Ok(Self(names.remove("step").unwrap_or_default()))
+        Ok(Self(named(parts, state, "step").await?))
+    }
+}
+
+/// The queue that a path names.
+pub(crate) struct NamedQueue(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for NamedQueue {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Self(named(parts, state, "queue").await?))
     }
 }
 

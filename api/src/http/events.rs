@@ -52,14 +52,12 @@ pub(super) struct After {
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/events", tag = "events",
     params(
-        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
         ("Last-Event-ID" = Option<String>, Header, description = "the number of the last event that was seen"),
         After,
     ),
     responses(
         (status = 200, description = "events", content(
             (shape::Events = "application/json"), (String = "text/event-stream"))),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "too many streams", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["viewer"])),

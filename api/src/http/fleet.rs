@@ -33,7 +33,7 @@ fn is_live(worker: &&SessionRow) -> bool {
 )]
 pub(super) async fn queues(State(api): State<Api>) -> Result<Json<Value>, Problem> {
     let workers = api.engine().workers().await?;
-    let rows = api.engine().store().queues().await.map_err(dandori::Error::from)?;
+    let rows = api.engine().queues().await?;
     let served = workers.iter().filter(is_live).flat_map(|it| &it.serves.queues);
     let names: BTreeSet<&String> =
         served.chain(rows.iter().map(|it| &it.queue)).collect();
@@ -52,6 +52,7 @@ pub(super) async fn queues(State(api): State<Api>) -> Result<Json<Value>, Proble
                 "taken": row.map_or(0, |row| row.claimed),
                 "age": oldest.map(|oldest| now.since(oldest).as_secs_f64()),
                 "workers": workers.iter().filter(is_live).filter(serves).count(),
+                "paused_at": row.and_then(|row| row.paused_at),
             })
         })
         .collect();
@@ -79,8 +80,12 @@ pub(super) async fn kinds(State(api): State<Api>) -> Result<Json<Value>, Problem
         .map(|(name, workers)| {
             let handler = here.get(&name);
             let input = handler.and_then(|it| it.parameters().map(schema));
+            let output = handler.and_then(|it| it.output_schema());
+            let output: Option<Value> =
+                output.and_then(|text| serde_json::from_str(text).ok());
             json!({
-                "name": name, "here": handler.is_some(), "workers": workers, "input": input,
+                "name": name, "here": handler.is_some(), "workers": workers,
+                "input": input, "output": output,
             })
         })
         .collect();
@@ -110,7 +115,6 @@ fn schema(parameters: &[Parameter]) -> Value {
         (status = 200, description = "it does", body = shape::Ready),
         (status = 503, description = "it does not", body = Problem, content_type = "application/problem+json"),
     ),
-    security(("token" = ["viewer"])),
 )]
 pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
     api.engine().workers().await?;

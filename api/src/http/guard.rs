@@ -9,7 +9,7 @@ use axum::{
 };
 use dandori::SessionId;
 
-use super::{Api, problem::Problem};
+use super::{Api, answer::Within, problem::Problem};
 
 /// The header with the id of a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,6 +54,7 @@ pub(super) async fn around(
     let docs = request.uri().path().starts_with("/docs");
     let is_api = request.uri().path().starts_with("/api/");
     request.extensions_mut().insert(id.clone());
+    request.extensions_mut().insert(Within(api.options().body));
     let mut response = match refused(&api, &request) {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,

@@ -14,6 +14,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{net::TcpListener, sync::watch};
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
 
 /// How many bytes the head of a request may have.
@@ -36,11 +37,19 @@ pub struct Connections {
     pub each: usize,
     /// How long the head of a request may take, the first one and each that follows.
     pub head: Duration,
+    /// How long a client may take none of an answer that waits for it. What it has not seen
+    /// of a stream of events it asks for again, by the number of the last one.
+    pub write: Duration,
 }
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { total: 10_000, each: 2_000, head: Duration::from_secs(10) }
+        Self {
+            total: 10_000,
+            each: 2_000,
+            head: Duration::from_secs(10),
+            write: Duration::from_secs(30),
+        }
     }
 }
 
@@ -85,8 +94,10 @@ pub async fn serve(
                 .header_read_timeout(limits.head)
                 .max_buf_size(HEAD_BYTES)
                 .max_headers(HEADERS);
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(limits.write));
             let connection = http.serve_connection(
-                TokioIo::new(stream),
+                TokioIo::new(Box::pin(stream)),
                 TowerToHyperService::new(service),
             );
             tokio::pin!(connection);

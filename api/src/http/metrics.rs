@@ -1,7 +1,8 @@
 //! Metrics, as Prometheus reads them.
 
 use std::{
-    sync::OnceLock,
+    collections::BTreeSet,
+    sync::{Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -27,6 +28,9 @@ const GATHER: Duration = Duration::from_secs(5);
 
 /// What counts, for all servers of this process; nothing where another recorder was first.
 static COUNTED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// The queues that the last answer named.
+static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Begins to count.
 pub(super) fn begin() {
@@ -93,14 +97,27 @@ pub(super) async fn count(request: Request, next: Next) -> Response {
 )]
 pub(super) async fn show(State(api): State<Api>) -> Result<Response, Problem> {
     let engine = api.engine();
-    let queues = engine.store().queues().await.map_err(dandori::Error::from)?;
+    let queues = engine.queues().await?;
     let now = engine.now();
+    // One that has run empty is not in the list any more, and would keep its last depth.
+    let mut gone = {
+        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(
+            &mut *seen,
+            queues.iter().map(|it| it.queue.clone()).collect(),
+        )
+    };
     for queue in &queues {
+        gone.remove(&queue.queue);
         let label = queue.queue.clone();
         metrics::gauge!("dandori_queue_depth", "queue" => label.clone())
             .set(queue.offered);
         let age = queue.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
         metrics::gauge!("dandori_queue_age_seconds", "queue" => label).set(age);
+    }
+    for queue in gone {
+        metrics::gauge!("dandori_queue_depth", "queue" => queue.clone()).set(0);
+        metrics::gauge!("dandori_queue_age_seconds", "queue" => queue).set(0);
     }
     let workers = engine.workers().await?;
     for state in ["live", "draining", "drained", "dead"] {

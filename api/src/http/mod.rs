@@ -25,7 +25,7 @@ mod steer;
 mod steps;
 pub(crate) mod tokens;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, middleware, routing::get};
 use dandori::Engine;
@@ -57,6 +57,12 @@ pub struct Options {
     pub per_second: u32,
     /// How many streams of events there may be.
     pub streams: usize,
+    /// How long the body of a request may take.
+    pub body: Duration,
+    /// Whether the process counts what happens, for `/metrics`: with the recorder of the
+    /// crate `metrics`, of which a process has one. A program with one of its own says no,
+    /// and finds the same figures there.
+    pub metrics: bool,
 }
 
 impl Default for Options {
@@ -68,6 +74,8 @@ impl Default for Options {
             addresses: false,
             per_second: 2_000,
             streams: 2_000,
+            body: Duration::from_secs(30),
+            metrics: true,
         }
     }
 }
@@ -126,7 +134,9 @@ impl Api {
 /// # }
 /// ```
 pub fn router(engine: Engine, options: Options) -> Router {
-    metrics::begin();
+    if options.metrics {
+        metrics::begin();
+    }
     let api = Api::new(engine, options);
     let (routes, document) = routes(Some(&api)).split_for_parts();
     let guard = middleware::from_fn_with_state(api.clone(), guard::around);
@@ -170,18 +180,23 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(fleet::workers))
         .routes(routes!(fleet::queues))
         .routes(routes!(fleet::kinds))
-        .routes(routes!(fleet::ready))
         .routes(routes!(metrics::show));
     let operator = OpenApiRouter::new()
         .routes(routes!(projects::submit))
         .routes(routes!(steer::cancel))
         .routes(routes!(steer::pause))
-        .routes(routes!(steer::resume));
+        .routes(routes!(steer::resume))
+        .routes(routes!(steer::retry))
+        .routes(routes!(steer::retry_step))
+        .routes(routes!(steer::pause_queue))
+        .routes(routes!(steer::resume_queue));
     let admin = OpenApiRouter::new()
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::audit));
-    let mut all = OpenApiRouter::with_openapi(openapi::head());
+    // Whoever probes a server has no token, and learns nothing else.
+    let mut all =
+        OpenApiRouter::with_openapi(openapi::head()).routes(routes!(fleet::ready));
     for (role, routes) in
         [(Role::Viewer, viewer), (Role::Operator, operator), (Role::Admin, admin)]
     {

@@ -4,9 +4,11 @@ use axum::{Json, Router, routing::get};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        OpenApi as Document, RefOr,
+        OpenApi as Document, RefOr, Required,
         path::Operation,
+        path::{ParameterBuilder, ParameterIn},
         response::ResponseBuilder,
+        schema::{ObjectBuilder, Type},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -52,19 +54,43 @@ pub(super) fn head() -> Document {
     Head::openapi()
 }
 
-/// Adds to every operation what every one may answer.
+/// Adds to every operation what its path names and what every one may answer.
 fn complete(mut document: Document) -> Document {
-    for path in document.paths.paths.values_mut() {
-        let operations = [&mut path.get, &mut path.post, &mut path.delete];
+    for (path, item) in &mut document.paths.paths {
+        let operations = [&mut item.get, &mut item.post, &mut item.delete];
         for operation in operations.into_iter().flatten() {
-            common(operation);
+            parameters(path, operation);
+            answers(path, operation);
         }
     }
     document
 }
 
-fn common(operation: &mut Operation) {
-    for (status, what) in [
+fn parameters(path: &str, operation: &mut Operation) {
+    let known = [
+        ("/projects/{id}", "id", "an id, the end of one, a name, or `last`"),
+        ("/tokens/{id}", "id", "the id of the token"),
+        ("/steps/{step}", "step", "its full name; a `/` in it is written `%2F`"),
+        ("/queues/{queue}", "queue", "its name; a `/` in it is written `%2F`"),
+    ];
+    let named = known.into_iter().filter(|(part, _, _)| path.contains(part));
+    let named = named.map(|(_, name, what)| {
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some(what))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .build()
+            .into()
+    });
+    let rest = operation.parameters.take().unwrap_or_default();
+    let all: Vec<_> = named.chain(rest).collect();
+    operation.parameters = (!all.is_empty()).then_some(all);
+}
+
+fn answers(path: &str, operation: &mut Operation) {
+    let always = [
         ("400", "the request cannot be read"),
         ("401", "no token, or one that is not valid"),
         ("403", "the token may not do this, or the request comes from another site"),
@@ -72,7 +98,17 @@ fn common(operation: &mut Operation) {
         ("421", "the request is for another host"),
         ("429", "too many requests"),
         ("503", "the database does not answer"),
-    ] {
+    ];
+    let unknown = [("404", "there is none")];
+    let of_body = [
+        ("408", "the body is too slow"),
+        ("413", "the body is too large"),
+        ("415", "a body of another type, or a compressed one"),
+    ];
+    let unknown = unknown.into_iter().filter(|_| path.contains('{'));
+    let of_body = of_body.into_iter().filter(|_| operation.request_body.is_some());
+    let possible: Vec<_> = unknown.chain(of_body).chain(always).collect();
+    for (status, what) in possible {
         let content = utoipa::openapi::ContentBuilder::new()
             .schema(Some(utoipa::openapi::Ref::from_schema_name("Problem")))
             .build();

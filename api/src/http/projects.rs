@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{
     Extension, Json,
     body::Body,
-    extract::{Request, State},
+    extract::{OriginalUri, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -82,9 +82,6 @@ async fn beside<T: Send + 'static>(
     responses(
         (status = 202, description = "recorded", body = shape::Project,
             headers(("Location" = String, description = "where the project is"))),
-        (status = 408, description = "the body is too slow", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "neither JSON nor YAML", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "not valid, or another document under the same key", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["operator"])),
@@ -96,6 +93,10 @@ pub(super) async fn submit(
     request: Request,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(request.headers())?;
+    // Where the routes stand inside of others, what they see of the path is its end.
+    let here = request.extensions().get::<OriginalUri>();
+    let here = here.map_or(request.uri().path(), |here| here.path());
+    let here = here.trim_end_matches('/').to_owned();
     let mut project = project(request).await?;
     if let Some(key) = key {
         project = project.idempotency_key(key);
@@ -109,7 +110,7 @@ pub(super) async fn submit(
     compiled.author = Some(caller.author(&id));
     let handle = engine.submit_compiled(compiled).await?;
     let row = handle.row().await?;
-    let location = format!("/api/v1/projects/{}", row.id);
+    let location = format!("{here}/{}", row.id);
     let location = HeaderValue::from_str(&location).map_err(|_| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a bad id")
     })?;
@@ -136,12 +137,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         description = "a project document",
         content((Object = "application/json"), (String = "application/yaml")),
     ),
-    responses(
-        (status = 200, description = "what was found", body = shape::Validation),
-        (status = 408, description = "the body is too slow", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "neither JSON nor YAML", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "what was found", body = shape::Validation)),
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn validate(
@@ -293,11 +289,8 @@ pub(super) struct Include {
 /// Look at a project.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}", tag = "projects",
-    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`"), Include),
-    responses(
-        (status = 200, description = "the project", body = shape::Project),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
-    ),
+    params(Include),
+    responses((status = 200, description = "the project", body = shape::Project)),
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn show(
@@ -332,7 +325,6 @@ async fn shown(handle: &ProjectHandle, steps: bool) -> Result<Value, Problem> {
 /// The output of a project, as it is stored.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/output", tag = "projects",
-    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
     responses(
         (status = 200, description = "the output", body = serde_json::Value),
         (status = 404, description = "there is no project, or no output", body = Problem, content_type = "application/problem+json"),
@@ -365,11 +357,10 @@ pub(super) struct Wait {
 /// Answers 200 once it has ended, or 202 with how it stands after the time.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/wait", tag = "projects",
-    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`"), Wait),
+    params(Wait),
     responses(
         (status = 200, description = "it has ended", body = shape::Project),
         (status = 202, description = "it has not", body = shape::Project),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["viewer"])),
 )]
@@ -393,12 +384,10 @@ pub(super) async fn wait(
 /// The graph of a project.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/graph", tag = "projects",
-    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
     responses(
         (status = 200, description = "the graph", body = shape::Graph,
             headers(("ETag" = String, description = "the hash of the plan and the latest event"))),
         (status = 304, description = "as it was"),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["viewer"])),
 )]
@@ -428,12 +417,10 @@ pub(super) async fn graph(
 /// The graph of a project, drawn.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/graph.svg", tag = "projects",
-    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
     responses(
         (status = 200, description = "a picture", body = String, content_type = "image/svg+xml",
             headers(("ETag" = String, description = "the hash of the plan and the latest event"))),
         (status = 304, description = "as it was"),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["viewer"])),
 )]
@@ -483,11 +470,7 @@ async fn drawn(
 /// All attempts of a project, in the order of their starts.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/timeline", tag = "projects",
-    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
-    responses(
-        (status = 200, description = "the attempts", body = shape::Attempts),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "the attempts", body = shape::Attempts)),
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn timeline(Named(handle): Named) -> Result<Json<Value>, Problem> {
@@ -542,11 +525,7 @@ pub(super) async fn attempts(
 /// The log of a project.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/logs", tag = "projects",
-    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`")),
-    responses(
-        (status = 200, description = "the lines", body = shape::Log),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "the lines", body = shape::Log)),
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn logs(Named(handle): Named) -> Result<Json<Value>, Problem> {

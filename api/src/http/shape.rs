@@ -367,12 +367,26 @@ pub(crate) struct Queue {
     age: Option<f64>,
     /// How many live workers serve it.
     workers: u32,
+    /// Since when its steps do not start; null when they do.
+    #[schema(format = DateTime)]
+    paused_at: Option<String>,
+}
+
+/// What became of a request to pause a queue or to go on with it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct QueueSteered {
+    /// The queue.
+    name: String,
+    /// `applied`, or `recorded` when its workers will have heard of it soon.
+    request: String,
+    /// Whether it is paused now.
+    paused: bool,
 }
 
 /// The queues.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Queues {
-    /// Those that somebody serves, or in which something waits.
+    /// Those that somebody serves, in which something waits, or that are paused.
     queues: Vec<Queue>,
 }
 
@@ -388,6 +402,9 @@ pub(crate) struct Kind {
     /// The JSON Schema of its input, where it declares one.
     #[schema(nullable)]
     input: Option<serde_json::Value>,
+    /// The JSON Schema of its output, where it says what it gives.
+    #[schema(nullable)]
+    output: Option<serde_json::Value>,
 }
 
 /// The kinds.

@@ -24,11 +24,8 @@ pub(super) struct Wanted {
 /// The steps of a project, in document order.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/steps", tag = "steps",
-    params(("id" = String, Path, description = "an id, the end of one, a name, or `last`"), Wanted),
-    responses(
-        (status = 200, description = "the steps", body = shape::Steps),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
-    ),
+    params(Wanted),
+    responses((status = 200, description = "the steps", body = shape::Steps)),
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn list(
@@ -63,14 +60,7 @@ async fn find(handle: &ProjectHandle, name: &str) -> Result<(Snapshot, u32), Pro
 /// Look at a step.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/steps/{step}", tag = "steps",
-    params(
-        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
-        ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
-    ),
-    responses(
-        (status = 200, description = "the step", body = shape::Step),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "the step", body = shape::Step)),
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn show(
@@ -84,10 +74,6 @@ pub(super) async fn show(
 /// The output of a step, as it is stored.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/steps/{step}/output", tag = "steps",
-    params(
-        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
-        ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
-    ),
     responses(
         (status = 200, description = "the output", body = serde_json::Value),
         (status = 404, description = "there is no step, or no output", body = Problem, content_type = "application/problem+json"),
@@ -106,14 +92,7 @@ pub(super) async fn output(
 /// The attempts of a step.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/steps/{step}/attempts", tag = "steps",
-    params(
-        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
-        ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
-    ),
-    responses(
-        (status = 200, description = "the attempts", body = shape::Attempts),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "the attempts", body = shape::Attempts)),
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn attempts(
@@ -128,14 +107,7 @@ pub(super) async fn attempts(
 /// The log of a step.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/steps/{step}/logs", tag = "steps",
-    params(
-        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
-        ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
-    ),
-    responses(
-        (status = 200, description = "the lines", body = shape::Log),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "the lines", body = shape::Log)),
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn logs(
@@ -149,14 +121,7 @@ pub(super) async fn logs(
 /// Why a step does not run yet.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/steps/{step}/why", tag = "steps",
-    params(
-        ("id" = String, Path, description = "an id, the end of one, a name, or `last`"),
-        ("step" = String, Path, description = "its full name; a `/` in it is written `%2F`"),
-    ),
-    responses(
-        (status = 200, description = "what it waits for", body = shape::Why),
-        (status = 404, description = "there is none", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "what it waits for", body = shape::Why)),
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn why(

@@ -62,9 +62,6 @@ pub(super) struct NewToken {
     post, path = "/api/v1/tokens", tag = "access", request_body = NewToken,
     responses(
         (status = 201, description = "the token", body = Token),
-        (status = 408, description = "the body is too slow", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "not a name and a role", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["admin"])),
@@ -103,7 +100,6 @@ pub(crate) fn new_row(name: &str, role: Role, now: Timestamp) -> TokenRow {
 /// Revoke a token: within two seconds it opens nothing any more, open streams included.
 #[utoipa::path(
     delete, path = "/api/v1/tokens/{id}", tag = "access",
-    params(("id" = String, Path, description = "the id of the token")),
     responses(
         (status = 204, description = "revoked"),
         (status = 404, description = "there is no such valid token", body = Problem, content_type = "application/problem+json"),

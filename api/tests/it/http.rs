@@ -69,6 +69,11 @@ impl Server {
         let fails = handler_fn("fails", async |_: Context, _: Value| {
             Err::<(), _>(StepError::fail("broken", "for good"))
         });
+        let late = handler_fn("late", async |_: Context, _: Value| {
+            Err::<(), _>(StepError::retry("timeout", "late"))
+        });
+        let large =
+            handler_fn("large", async |_: Context, _: Value| Ok("x".repeat(15 << 20)));
         let permits = Arc::clone(&gate);
         let gated = handler_fn("gate", move |_: Context, _: Value| {
             let permits = Arc::clone(&permits);
@@ -77,7 +82,12 @@ impl Server {
                 Ok(())
             }
         });
-        let builder = builder.handler(noop).handler(fails).handler(gated);
+        let builder = builder
+            .handler(noop)
+            .handler(fails)
+            .handler(late)
+            .handler(large)
+            .handler(gated);
         let engine = builder.start().await.unwrap();
         let router = router(engine.clone(), options);
         Self { engine, router, gate, token: None }

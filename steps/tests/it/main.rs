@@ -27,8 +27,15 @@ fn kind(settings: &Settings, name: &str) -> Arc<dyn Handler> {
 /// Runs one attempt and reads its output.
 async fn run(settings: &Settings, name: &str, with: Value) -> Result<Value, StepError> {
     let with = to_raw_value(&with).unwrap();
-    match kind(settings, name).run(Context::detached(), &with).await? {
-        Outcome::Done(output) => Ok(serde_json::from_str(output.get()).unwrap()),
+    let kind = kind(settings, name);
+    match kind.run(Context::detached(), &with).await? {
+        Outcome::Done(output) => {
+            let output = serde_json::from_str(output.get()).unwrap();
+            // Whatever it gives is what it says it gives.
+            let schema = serde_json::from_str(kind.output_schema().unwrap()).unwrap();
+            jsonschema::validate(&schema, &output).unwrap();
+            Ok(output)
+        }
         other => panic!("not done: {other:?}"),
     }
 }
@@ -37,6 +44,15 @@ async fn run(settings: &Settings, name: &str, with: Value) -> Result<Value, Step
 async fn fails(settings: &Settings, name: &str, with: Value) -> (String, ErrorClass) {
     let error = run(settings, name, with).await.unwrap_err();
     (error.code.into_owned(), error.class)
+}
+
+#[test]
+fn every_kind_says_what_it_gives() {
+    for kind in kinds(&Settings::default()).unwrap() {
+        let schema: Value =
+            serde_json::from_str(kind.output_schema().unwrap()).unwrap();
+        jsonschema::meta::validate(&schema).unwrap();
+    }
 }
 
 /// Settings with time limits that suit a test.

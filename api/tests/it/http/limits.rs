@@ -7,7 +7,8 @@ use std::{
 };
 
 use axum::body::Body;
-use dandori_server::http::{Connections, MAX_BODY, MAX_SUBMISSION, serve};
+use dandori::Engine;
+use dandori_server::http::{Connections, MAX_BODY, MAX_SUBMISSION, Options, serve};
 
 use super::Server;
 
@@ -171,7 +172,8 @@ async fn listening(server: &Server, limits: Connections) -> String {
 fn ask(address: &str, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
+    // One that was not let in may be gone already.
+    let _ = stream.write_all(request.as_bytes());
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     answer
@@ -232,6 +234,65 @@ async fn heads_are_bounded_in_size_and_time() {
         })
     });
     assert!(closed.await.unwrap(), "they were closed");
+    server.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_sends_a_body_too_slowly_is_told_so_and_others_are_served() {
+    let short = Duration::from_millis(300);
+    let options = Options { body: short, ..Options::default() };
+    let server = Server::start(Engine::builder().temporary(), options).await;
+    let address = listening(&server, Connections::default()).await;
+    let head = "POST /api/v1/projects HTTP/1.1\r\nHost: localhost\r\n\
+                Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
+    let slow: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(server.get("/api/v1/projects").await.status, 200);
+    let told = tokio::task::spawn_blocking(move || {
+        slow.into_iter().all(|mut stream| {
+            let mut said = [0; 12];
+            stream.read_exact(&mut said).is_ok() && said == *b"HTTP/1.1 408"
+        })
+    });
+    assert!(told.await.unwrap());
+    server.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_none_of_an_answer_is_dropped() {
+    let server = Server::open().await;
+    let write = Duration::from_millis(500);
+    let limits = Connections { write, each: 1, ..Connections::default() };
+    let address = listening(&server, limits).await;
+    let id = server.run("tasks: { a: { kind: large } }").await;
+    let mut slow = TcpStream::connect(&address).unwrap();
+    let path = format!("/api/v1/projects/{id}/steps/a/output");
+    slow.write_all(
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes(),
+    )
+    .unwrap();
+    // There is room for one connection: another one finds it once this one was dropped.
+    let next = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let dropped = async {
+        loop {
+            let address = address.clone();
+            let asked = tokio::task::spawn_blocking(move || ask(&address, next));
+            if asked.await.unwrap().starts_with("HTTP/1.1 200") {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), dropped).await.unwrap();
+    let mut seen = vec![];
+    let _ = slow.read_to_end(&mut seen);
+    assert!(seen.len() < 15 << 20, "all of it arrived: it fits the buffers on the way");
     server.engine.shutdown().await;
 }
 

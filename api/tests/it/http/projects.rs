@@ -194,6 +194,78 @@ async fn projects_are_steered_and_answers_say_whether_it_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn retries_start_and_queues_pause_when_somebody_asks() {
+    on_both(async |server| {
+        let late = "tasks: { a: { kind: late, retry: { max_retries: 2, delay: 1h } } }";
+        let id = server.submit(late).await;
+        let path = |rest: &str| format!("/api/v1/projects/{id}/{rest}");
+        let waits_for = async |attempts: u32| loop {
+            let step = server.get(&path("steps/a")).await.json();
+            if step["state"] == "waiting" && step["attempts"] == attempts {
+                break;
+            }
+            tokio::task::yield_now().await;
+        };
+        waits_for(1).await;
+        assert_eq!(server.post(&path("steps/b/retry")).await.code(), "not_found");
+        let asked = server.post(&path("steps/a/retry")).await;
+        assert_eq!(
+            (asked.status.as_u16(), &asked.json()["request"]),
+            (200, &"applied".into())
+        );
+        waits_for(2).await;
+        assert_eq!(server.post(&path("retry")).await.status, 200);
+        let ended = server.get(&path("wait")).await.json();
+        assert_eq!(ended["state"], "failed");
+        assert_eq!(server.post(&path("retry")).await.code(), "illegal_state");
+        let audit = server.get(&format!("/api/v1/audit?project={id}")).await.json();
+        let told: Vec<_> = audit["changes"].as_array().unwrap().iter().collect();
+        assert_eq!(told[1]["what"], "project.retry");
+        assert_eq!(told[1]["detail"], "a");
+
+        let paused = server.post("/api/v1/queues/slow%2Fones/pause").await;
+        assert_eq!(paused.status, 404, "no queue can have that name");
+        let paused = server.post("/api/v1/queues/slow/pause").await;
+        assert_eq!(
+            (paused.status.as_u16(), &paused.json()["paused"]),
+            (200, &true.into())
+        );
+        let id = server.submit("tasks: { a: { kind: noop, queue: slow } }").await;
+        let path = |rest: &str| format!("/api/v1/projects/{id}/{rest}");
+        loop {
+            let why = server.get(&path("steps/a/why")).await.json();
+            if why["reasons"][0]["code"] == "queue" {
+                break;
+            }
+            assert_ne!(why["state"], "succeeded");
+        }
+        let queues = server.get("/api/v1/queues").await.json();
+        let is_slow = |queue: &&Value| queue["name"] == "slow";
+        let queue = queues["queues"].as_array().unwrap().iter().find(is_slow).unwrap();
+        assert!(queue["paused_at"].is_string(), "{queue}");
+        let resumed = server.post("/api/v1/queues/slow/resume").await;
+        assert_eq!(resumed.json()["request"], "applied");
+        assert_eq!(server.get(&path("wait")).await.json()["state"], "succeeded");
+        let audit = server.get("/api/v1/audit?limit=1").await.json();
+        assert_eq!(audit["changes"][0]["what"], "queue.resume");
+        assert_eq!(audit["changes"][0]["detail"], "slow");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_routes_stand_inside_another_program() {
+    let server = Server::open().await;
+    let outer = axum::Router::new().nest("/flows", server.router.clone());
+    let inside = Server { router: outer, ..server };
+    let text = "tasks: { a: { kind: noop } }";
+    let answer = inside.send("/flows/api/v1/projects", "application/yaml", text).await;
+    let location = answer.headers["location"].to_str().unwrap();
+    assert_eq!(inside.get(location).await.json()["id"], answer.json()["id"]);
+    inside.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_document_is_looked_at_without_running_it() {
     let server = Server::open().await;
     let validate = "/api/v1/projects/validate";
@@ -232,7 +304,7 @@ async fn who_executes_is_shown() {
         let kinds = server.get("/api/v1/kinds").await.json();
         let names: Vec<&Value> =
             kinds["kinds"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
-        assert_eq!(names, ["fails", "gate", "noop"]);
+        assert_eq!(names, ["fails", "gate", "large", "late", "noop"]);
         assert_eq!(server.get("/api/v1/queues").await.status, 200);
         assert_eq!(server.get("/readyz").await.json(), json!({ "ready": true }));
     })
