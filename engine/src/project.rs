@@ -74,7 +74,8 @@ impl ProjectHandle {
         Self { engine, id, names: Arc::default(), author: None }
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
+    /// The engine that it was found through.
+    pub fn engine(&self) -> &Engine {
         &self.engine
     }
 

@@ -1,6 +1,6 @@
 //! [`Project`]: what is submitted, from a document, its text, or code.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
     Canvas, Engine, Error, Kinds,
@@ -16,6 +16,7 @@ pub struct Project {
     document: Document,
     inputs: Vec<(String, Tree)>,
     folder: Option<PathBuf>,
+    files: BTreeMap<String, String>,
     source: Option<Source>,
 }
 
@@ -122,9 +123,21 @@ impl Project {
         self
     }
 
+    /// Gives a text along that `file('name')` stands for, whatever is in the folder.
+    #[must_use]
+    pub fn file(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.files.insert(name.into(), text.into());
+        self
+    }
+
     /// The document.
     pub fn document(&self) -> &Document {
         &self.document
+    }
+
+    /// The text of the document, where it was read from one.
+    pub fn text(&self) -> Option<&str> {
+        self.source.as_ref().map(Source::text)
     }
 
     /// The document, to be changed.
@@ -154,6 +167,7 @@ impl Project {
             foreign_kinds,
             inputs: &self.inputs,
             folder: self.folder.as_deref(),
+            files: Some(&self.files),
             max_tasks: None,
         };
         let place = |found: Vec<(Diagnostic, Path)>| match &self.source {

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer, de::Error as _,
+    ser::SerializeStruct as _,
+};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -25,7 +28,7 @@ pub struct Snapshot {
 }
 
 /// A project as JSON.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProjectView {
     /// Its id.
     pub id: ProjectId,
@@ -36,6 +39,7 @@ pub struct ProjectView {
     /// Why, beside its steps.
     pub reason: Option<String>,
     /// Its output; null unless it succeeded.
+    #[serde(default)]
     pub output: Option<Box<RawValue>>,
     /// When it was submitted.
     pub created_at: Timestamp,
@@ -46,13 +50,14 @@ pub struct ProjectView {
     /// Steps by state.
     pub counts: BTreeMap<String, u32>,
     /// Its steps in document order, children after their task.
+    #[serde(default)]
     pub steps: Vec<StepDetails>,
 }
 
 /// A step as JSON.
 #[derive(Clone, Debug)]
 pub struct StepDetails {
-    /// Its number in the project.
+    /// Its number in the project; not part of the JSON form.
     pub no: StepNo,
     /// Its full name.
     pub name: String,
@@ -81,7 +86,7 @@ pub struct StepDetails {
 }
 
 /// How far an attempt is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// From 0 to 1.
     pub fraction: f64,
@@ -113,6 +118,47 @@ impl Serialize for StepDetails {
         step.serialize_field("started_at", &self.started_at)?;
         step.serialize_field("finished_at", &self.finished_at)?;
         step.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for StepDetails {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Step {
+            name: String,
+            kind: String,
+            state: StepState,
+            generation: u32,
+            attempts: u32,
+            output: Option<Box<RawValue>>,
+            error: Option<StepError>,
+            waiting: Option<Waiting>,
+            progress: Option<Progress>,
+            queue: String,
+            started_at: Option<Timestamp>,
+            finished_at: Option<Timestamp>,
+        }
+        #[derive(Deserialize)]
+        struct Waiting {
+            reason: WaitReason,
+            until: Timestamp,
+        }
+        let step = Step::deserialize(deserializer)?;
+        Ok(Self {
+            no: 0,
+            name: step.name,
+            kind: step.kind,
+            state: step.state,
+            generation: step.generation,
+            attempts: step.attempts,
+            output: step.output.map(Arc::from),
+            error: step.error,
+            waiting: step.waiting.map(|it| (it.reason, it.until)),
+            progress: step.progress,
+            queue: step.queue,
+            started_at: step.started_at,
+            finished_at: step.finished_at,
+        })
     }
 }
 
@@ -319,6 +365,39 @@ pub struct EventView {
     /// What happened, for programs in this language.
     #[serde(skip)]
     pub record: RecordKind,
+}
+
+impl<'de> Deserialize<'de> for EventView {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Event {
+            seq: i64,
+            at: Timestamp,
+            r#type: String,
+            step: Option<String>,
+            attempt: Option<u32>,
+            error: Option<StepError>,
+            progress: Option<Progress>,
+            #[serde(default)]
+            until: Option<Timestamp>,
+        }
+        let event = Event::deserialize(deserializer)?;
+        let record = RecordKind::parse(&event.r#type).ok_or_else(|| {
+            D::Error::custom(format_args!("there is no event `{}`", event.r#type))
+        })?;
+        Ok(Self {
+            seq: event.seq,
+            at: event.at,
+            kind: record.as_str(),
+            step: event.step,
+            attempt: event.attempt,
+            state: record.state(),
+            error: event.error,
+            progress: event.progress,
+            until: event.until,
+            record,
+        })
+    }
 }
 
 impl EventView {

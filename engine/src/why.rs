@@ -1,6 +1,8 @@
 //! Why a step does not run yet: what it waits for, for people and programs.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, ProjectHandle, Timestamp,
@@ -10,7 +12,7 @@ use crate::{
 };
 
 /// Why a step does not run yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {
     /// The step.
     pub step: String,
@@ -21,20 +23,20 @@ pub struct Why {
 }
 
 /// One thing that a step waits for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// `needs`, `slot`, `retry`, `timer`, `limit`, `paused`, `queue` or `no_worker`.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// In a sentence.
     pub message: String,
     /// Until when.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// The needs that have not ended.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
     /// The queue that nobody serves, or that is paused.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
 }
 
@@ -146,6 +148,12 @@ fn of_ready(run: &Run, no: StepNo, workers: &[SessionRow], shared: bool) -> Reas
 
 impl Reason {
     fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), until: None, needs: vec![], queue: None }
+        Self {
+            code: code.into(),
+            message: message.into(),
+            until: None,
+            needs: vec![],
+            queue: None,
+        }
     }
 }

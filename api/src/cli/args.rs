@@ -16,6 +16,7 @@ use dandori_steps::{Network, Settings};
 
 use super::{
     exit::{Exit, Failure},
+    server::Server,
     text::quote,
 };
 use crate::graph::Format;
@@ -53,6 +54,19 @@ pub(super) struct Args {
     /// enough, a second slower.
     #[arg(long, env = "DANDORI_NO_NOTIFY", global = true)]
     no_notify: bool,
+    /// Ask a server (`dandori serve`) instead of a database.
+    #[arg(long, env = "DANDORI_SERVER", global = true, value_name = "URL")]
+    server: Option<String>,
+    /// The token for --server; for `serve` the first one, that of an admin. Better in the
+    /// variable than on the command line, which everybody on the machine can read.
+    #[arg(
+        long,
+        env = "DANDORI_TOKEN",
+        global = true,
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
     /// Print one JSON object (lists and streams: one a line) on stdout.
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -110,6 +124,25 @@ pub(super) enum Command {
         /// An id, the end of one, a name, or `last`.
         id: String,
     },
+    /// Start the next attempt now: of a step that waits for its retry, or of all that do.
+    Retry {
+        /// An id, the end of one, a name, or `last`.
+        id: String,
+        /// The step.
+        step: Option<String>,
+    },
+    /// Tell why a step does not run yet.
+    Why {
+        /// An id, the end of one, a name, or `last`.
+        id: String,
+        /// The step.
+        step: String,
+    },
+    /// List the queues, or pause one on all workers.
+    Queues {
+        #[command(subcommand)]
+        what: Option<Queues>,
+    },
     /// Run the failed steps of an ended project again, and what depends on them.
     Replay(Replay),
     /// Look at a document without running it.
@@ -123,6 +156,22 @@ pub(super) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// The name of a command that works on a database only.
+    pub(super) fn on_a_database(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Demo(_) => "demo",
+            Self::Run(_) => "run",
+            Self::Worker(_) => "worker",
+            Self::Serve(_) => "serve",
+            Self::Token(_) => "token",
+            Self::Migrate => "migrate",
+            Self::Replay(_) => "replay",
+            _ => return None,
+        })
+    }
 }
 
 /// What goes with every command that executes.
@@ -218,9 +267,6 @@ pub(super) struct Serve {
     /// A name by which it is called, beside those of the loopback interface; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub(super) host: Vec<String>,
-    /// The first token, that of an admin; better in the variable than on the command line.
-    #[arg(long, env = "DANDORI_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    pub(super) token: Option<String>,
     #[command(flatten)]
     pub(super) worker: Worker,
 }
@@ -241,6 +287,20 @@ pub(super) enum Token {
     Revoke {
         /// Its id, or its name where only one valid token has it.
         token: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Queues {
+    /// Start no further steps of a queue; running ones finish.
+    Pause {
+        /// Its name.
+        queue: String,
+    },
+    /// Let the steps of a queue start again.
+    Resume {
+        /// Its name.
+        queue: String,
     },
 }
 
@@ -316,6 +376,8 @@ pub(super) struct Common {
     pub(super) url: String,
     pub(super) direct_url: Option<String>,
     pub(super) notify: bool,
+    pub(super) server: Option<String>,
+    pub(super) token: Option<String>,
     pub(super) json: bool,
 }
 
@@ -327,11 +389,39 @@ impl Args {
             url => url.to_owned(),
         };
         let direct_url = self.direct_url.clone().filter(|url| !url.trim().is_empty());
-        Common { url, direct_url, notify: !self.no_notify, json: self.json }
+        let given = |text: &Option<String>| {
+            text.as_deref()
+                .map(str::trim)
+                .filter(|it| !it.is_empty())
+                .map(str::to_owned)
+        };
+        Common {
+            url,
+            direct_url,
+            notify: !self.no_notify,
+            server: given(&self.server),
+            token: given(&self.token),
+            json: self.json,
+        }
     }
 }
 
 impl Common {
+    /// The server that is asked, where it is one and not a database.
+    pub(super) fn remote(&self) -> Result<Option<Server>, Failure> {
+        let server = self.server.as_deref();
+        server.map(|address| Server::new(address, self.token.as_deref())).transpose()
+    }
+
+    /// Refuses what only works on a database.
+    pub(super) fn without_server(&self, command: &str) -> Result<(), Failure> {
+        if self.server.is_none() {
+            return Ok(());
+        }
+        let message = format!("`{command}` works on a database, not on a server");
+        Err(Failure::usage(message, "leave --server and DANDORI_SERVER out"))
+    }
+
     /// The option that names the same database, for a command line to be pasted. A password
     /// is not repeated on the terminal: the variable holds it.
     pub(super) fn database_words(&self) -> String {

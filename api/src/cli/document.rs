@@ -1,6 +1,6 @@
 //! Commands about documents: reading them, `validate`, `schema`.
 
-use std::{io::Read as _, path::Path};
+use std::{collections::BTreeMap, io::Read as _, path::Path};
 
 use dandori::{
     Error, Kinds, Project,
@@ -41,15 +41,25 @@ pub(super) fn read(file: &Path, inputs: &[String]) -> Result<Project, Failure> {
         let clean = stem.chars().filter(|c| !c.is_control()).take(200);
         project.document_mut().name = Some(clean.collect());
     }
-    for input in inputs {
+    for (name, value) in &input_values(&project, inputs)? {
+        project = project.input(*name, value);
+    }
+    Ok(project)
+}
+
+/// The values of inputs from the command line; of those given twice the last one.
+pub(super) fn input_values<'i>(
+    project: &Project,
+    inputs: &'i [String],
+) -> Result<BTreeMap<&'i str, serde_json::Value>, Failure> {
+    let read = |input: &'i String| {
         let Some((name, text)) = input.split_once('=') else {
             let message = format!("`--input {input}` has no `=`");
             return Err(Failure::usage(message, "write --input name=value"));
         };
-        let value = input_value(&project, name, text)?;
-        project = project.input(name, &value);
-    }
-    Ok(project)
+        Ok((name, input_value(project, name, text)?))
+    };
+    inputs.iter().map(read).collect()
 }
 
 /// A value from the command line, read by the declared type of the input.

@@ -9,8 +9,11 @@ use super::{
     document,
     exit::{Exit, Failure},
     progress::{Progress, follow},
+    server::{Server, Submission},
     show,
     signals::interrupted,
+    steer::steer,
+    target::{Request, Target},
     text::{program, took},
 };
 
@@ -42,6 +45,13 @@ pub(super) async fn run(common: &Common, args: Run) -> Result<Exit, Failure> {
 }
 
 pub(super) async fn resume(common: &Common, args: Resume) -> Result<Exit, Failure> {
+    if common.server.is_some() {
+        let Some(id) = &args.id else {
+            let help = "a server executes what is recorded; `resume ID` ends a pause";
+            return Err(Failure::usage("a server is told which project", help));
+        };
+        return steer(common, id, Request::Resume, "going on").await;
+    }
     let settings = args.execution.settings(common.file()?.as_deref());
     let builder = || {
         let builder = common.existing()?;
@@ -100,6 +110,9 @@ async fn is_paused(projects: &[ProjectHandle]) -> Result<bool, Failure> {
 }
 
 pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failure> {
+    if let Some(server) = common.remote()? {
+        return submit_to(common, &server, &args).await;
+    }
     let project = document::read(&args.file, &args.input)?;
     let kinds = document::all_kinds();
     let (compiled, _) = project.compile(Some(&kinds))?;
@@ -129,6 +142,53 @@ pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failur
         anstream::eprintln!("project {}", handle.id());
     }
     wait_or_execute(common, &args.execution, &handle, "submit --wait").await
+}
+
+/// Submits to a server, which has kinds of its own: only the document itself is checked
+/// here, and the files that it names are sent along.
+async fn submit_to(
+    common: &Common,
+    server: &Server,
+    args: &Submit,
+) -> Result<Exit, Failure> {
+    let project = document::read(&args.file, &args.input)?;
+    let (compiled, _) = project.compile(None)?;
+    let submission = Submission {
+        document: project.text().unwrap_or_default(),
+        name: project.document().name.as_deref(),
+        inputs: document::input_values(&project, &args.input)?,
+        files: &compiled.files,
+    };
+    let view = server.submit(&submission).await?;
+    let target = Target::There(server.project(view.id.to_string()));
+    if !args.wait {
+        if common.json {
+            let view = serde_json::json!({
+                "id": view.id, "name": view.name, "state": view.state,
+            });
+            out!("{view}");
+        } else {
+            out!("{}", view.id);
+        }
+        return Ok(Exit::Succeeded);
+    }
+    if !common.json {
+        anstream::eprintln!("project {}", view.id);
+    }
+    let steps: u32 = view.counts.values().sum();
+    let mut progress = Progress::new(u64::from(steps), 0);
+    let followed = tokio::select! {
+        result = follow(&target, &mut progress) => result.map(|()| None),
+        signal = interrupted() => Ok(Some(Exit::Interrupted(signal))),
+    };
+    progress.finish();
+    if let Some(exit) = followed? {
+        // The server goes on.
+        return Ok(exit);
+    }
+    let view = target.view(common.json).await?;
+    print_result(common, &view);
+    Ok(Exit::of(view.state))
 }
 
 /// Who executes what was recorded, or how.
@@ -163,6 +223,7 @@ pub(super) async fn wait_or_execute(
 ) -> Result<Exit, Failure> {
     let settings = execution.settings(common.file()?.as_deref());
     let mut progress = begin(project).await?;
+    let target = Target::from(project);
     loop {
         let builder = common.existing()?.only_own();
         match execution.equip(builder, &settings, command)?.start().await {
@@ -179,7 +240,7 @@ pub(super) async fn wait_or_execute(
             Err(error) => return Err(error.into()),
         }
         let ended = tokio::select! {
-            result = follow(project, &mut progress) => { result?; true }
+            result = follow(&target, &mut progress) => { result?; true }
             () = tokio::time::sleep(TRY_AGAIN) => false,
             signal = interrupted() => {
                 progress.finish();
@@ -222,7 +283,7 @@ pub(super) async fn drive(
             if projects.len() > 1 {
                 progress.seen = 0;
             }
-            follow(project, &mut progress).await?;
+            follow(&project.into(), &mut progress).await?;
         }
         Ok::<_, Failure>(())
     };

@@ -67,6 +67,14 @@ pub(super) enum Failure {
     Engine(Error),
     /// A reason of the command line itself.
     Own { exit: Exit, code: &'static str, message: String, help: String },
+    /// What a server said.
+    Told {
+        exit: Exit,
+        code: String,
+        message: String,
+        help: String,
+        found: Vec<Diagnostic>,
+    },
 }
 
 impl Failure {
@@ -77,7 +85,7 @@ impl Failure {
 
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Own { exit, .. } => *exit,
+            Self::Own { exit, .. } | Self::Told { exit, .. } => *exit,
             Self::Engine(error) => match error {
                 Error::Invalid(_) => Exit::Invalid,
                 Error::NotFound { .. } => Exit::NotFound,
@@ -98,17 +106,23 @@ impl Failure {
             Self::Own { code, message, help, .. } => {
                 (*code, message.clone(), help.clone())
             }
+            Self::Told { code, message, help, .. } => {
+                (code.as_str(), message.clone(), help.clone())
+            }
             Self::Engine(error) => (error.code(), error.to_string(), error.help()),
         };
-        if let Self::Engine(Error::Invalid(found)) = self
-            && !json
-        {
+        let found = match self {
+            Self::Engine(Error::Invalid(found)) => found.as_slice(),
+            Self::Told { found, .. } => found,
+            Self::Engine(_) | Self::Own { .. } => &[],
+        };
+        if !json && !found.is_empty() {
             return print_diagnostics(found);
         }
         if json {
             let mut error =
                 serde_json::json!({ "code": code, "message": message, "help": help });
-            if let Self::Engine(Error::Invalid(found)) = self {
+            if !found.is_empty() {
                 error["diagnostics"] = serde_json::to_value(found).unwrap_or_default();
             }
             out!("{}", serde_json::json!({ "error": error }));

@@ -1,16 +1,24 @@
 //! `list`: projects, newest first.
 
+use std::collections::BTreeMap;
+
 use dandori::{
-    Clock, Engine,
+    Clock, ProjectId, Timestamp,
     run::ProjectState,
     store::{ListFilter, ProjectRow},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     args::{Common, List},
     exit::{Exit, Failure},
+    server::Server,
     text::{ago, cut, one_line, print_data, table, took},
 };
+
+/// The most entries of a page of a server.
+const MOST: u32 = 500;
 
 pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> {
     let mut filter =
@@ -24,12 +32,15 @@ pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> 
         };
         filter.states.push(state);
     }
-    let engine: Engine = common.connect().await?;
-    let rows = engine.list(&filter).await?;
-    if common.json {
-        for row in &rows {
-            out!("{}", json(row));
+    let rows = match common.remote()? {
+        Some(server) => listed_there(&server, &filter).await?,
+        None => {
+            let rows = common.connect().await?.list(&filter).await?;
+            rows.into_iter().map(Listed::from).collect()
         }
+    };
+    if common.json {
+        rows.iter().for_each(|row| out!("{}", serde_json::json!(row)));
         return Ok(Exit::Succeeded);
     }
     if rows.is_empty() {
@@ -49,22 +60,66 @@ pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> 
             row.state.to_string(),
             format!("{done}/{all}"),
             ago(row.created_at, now),
-            took(row.began_at, row.finished_at),
+            took(row.started_at, row.finished_at),
         ]);
     }
     print_data(&table(&lines), false);
     Ok(Exit::Succeeded)
 }
 
-fn json(row: &ProjectRow) -> serde_json::Value {
-    serde_json::json!({
-        "id": row.id,
-        "name": row.name,
-        "state": row.state,
-        "reason": row.reason,
-        "created_at": row.created_at,
-        "started_at": row.began_at,
-        "finished_at": row.finished_at,
-        "counts": row.counts,
-    })
+/// A project in a list.
+#[derive(Deserialize, Serialize)]
+struct Listed {
+    id: ProjectId,
+    name: String,
+    state: ProjectState,
+    reason: Option<String>,
+    created_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    counts: BTreeMap<String, u32>,
+}
+
+impl From<ProjectRow> for Listed {
+    fn from(row: ProjectRow) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            state: row.state,
+            reason: row.reason,
+            created_at: row.created_at,
+            started_at: row.began_at,
+            finished_at: row.finished_at,
+            counts: row.counts,
+        }
+    }
+}
+
+/// Reads the pages of a server until there are enough.
+async fn listed_there(
+    server: &Server,
+    filter: &ListFilter,
+) -> Result<Vec<Listed>, Failure> {
+    #[derive(Deserialize)]
+    struct Page {
+        projects: Vec<Listed>,
+        next: Option<String>,
+    }
+    let states: Vec<String> =
+        filter.states.iter().map(|state| format!("state:{state}")).collect();
+    let words = states.join(" ");
+    let mut listed: Vec<Listed> = vec![];
+    let mut cursor: Option<String> = None;
+    loop {
+        let wanted = filter.limit as usize - listed.len();
+        let limit = wanted.min(MOST as usize).to_string();
+        let mut query = vec![("q", words.as_str()), ("limit", &limit)];
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let page: Page = server.get(&["projects"], &query).await?;
+        listed.extend(page.projects);
+        cursor = page.next;
+        if cursor.is_none() || listed.len() >= filter.limit as usize {
+            return Ok(listed);
+        }
+    }
 }

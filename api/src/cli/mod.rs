@@ -15,16 +15,19 @@ mod exit;
 mod graphs;
 mod list;
 mod progress;
+mod queues;
 mod replay;
+mod server;
 mod show;
 mod signals;
 mod steer;
+mod target;
 mod text;
 mod token;
 mod watch;
 mod worker;
 
-pub(crate) use self::{graphs::of_run as graph_of_run, worker::json as worker_json};
+pub(crate) use self::{graphs::of_run as graph_of_run, worker::Shown as ShownWorker};
 
 use std::process::ExitCode;
 
@@ -33,6 +36,7 @@ use clap::{CommandFactory as _, Parser as _};
 use self::{
     args::{Args, Command},
     exit::{Exit, Failure},
+    target::Request,
 };
 
 /// Runs the command line.
@@ -69,6 +73,9 @@ pub fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<Exit, Failure> {
     let common = args.common();
+    if let Some(command) = args.command.on_a_database() {
+        common.without_server(command)?;
+    }
     match args.command {
         Command::Demo(demo) => demo::demo(&common, demo).await,
         Command::Run(run) => execute::run(&common, run).await,
@@ -85,8 +92,18 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Logs { id, step, follow } => {
             watch::logs(&common, &id, step.as_deref(), follow).await
         }
-        Command::Cancel { id } => steer::cancel(&common, &id).await,
-        Command::Pause { id } => steer::pause(&common, &id).await,
+        Command::Cancel { id } => {
+            steer::steer(&common, &id, Request::Cancel, "cancelled").await
+        }
+        Command::Pause { id } => {
+            steer::steer(&common, &id, Request::Pause, "paused").await
+        }
+        Command::Retry { id, step } => {
+            let request = Request::Retry(step.as_deref());
+            steer::steer(&common, &id, request, "tried again").await
+        }
+        Command::Why { id, step } => steer::why(&common, &id, &step).await,
+        Command::Queues { what } => queues::queues(&common, what).await,
         Command::Replay(replay) => replay::replay(&common, replay).await,
         Command::Validate(validate) => document::validate(&common, &validate),
         Command::Graph(graph) => graphs::graph(&common, &graph).await,

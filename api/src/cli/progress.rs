@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
-use dandori::{EventView, ProjectHandle, run::RecordKind};
+use dandori::{EventView, run::RecordKind};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use owo_colors::OwoColorize as _;
 
 use super::{
     exit::Failure,
+    target::Target,
     text::{clock, cut, one_line},
 };
 
@@ -212,7 +213,7 @@ impl Progress {
 
 /// Shows events until the project has ended.
 pub(super) async fn follow(
-    project: &ProjectHandle,
+    project: &Target,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     loop {

@@ -1,19 +1,12 @@
 //! `show`: one project, what failed first.
 
-use std::collections::HashMap;
-
-use dandori::{
-    ProjectView, StepDetails, StepError, Timestamp,
-    run::{PastAttempt, StepState},
-};
+use dandori::{ProjectView, StepDetails, run::StepState};
 use owo_colors::OwoColorize as _;
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::{
     args::{Common, Show},
-    execute::result,
     exit::{Exit, Failure},
+    server::PastAttempt,
     text::{cut, one_line, print_data, table, took},
 };
 use crate::graph::state_icon;
@@ -22,10 +15,9 @@ use crate::graph::state_icon;
 const MANY_STEPS: usize = 200;
 
 pub(super) async fn show(common: &Common, args: &Show) -> Result<Exit, Failure> {
-    let engine = common.connect().await?;
-    let project = engine.find(&args.id).await?;
-    let view = result(common, &project).await?;
-    let past = if args.attempts { project.attempts().await? } else { vec![] };
+    let target = common.target(&args.id).await?;
+    let view = target.view(common.json).await?;
+    let past = if args.attempts { target.attempts(&view).await? } else { vec![] };
     if common.json {
         out!("{}", json(&view, args.attempts.then_some(past.as_slice())));
         return Ok(Exit::Succeeded);
@@ -44,10 +36,9 @@ pub(super) async fn show(common: &Common, args: &Show) -> Result<Exit, Failure> 
     let rows: Vec<Vec<String>> = shown.iter().map(|step| row(step)).collect();
     print_data(&table(&rows), false);
     for attempt in &past {
-        let name = view.steps.iter().find(|step| step.no == attempt.no);
-        let name = name.map_or(String::new(), |step| one_line(&step.name));
+        let name = one_line(&attempt.step);
         let error = attempt.error.as_ref().map(ToString::to_string).unwrap_or_default();
-        let time = took(attempt.started_at, Some(attempt.finished_at));
+        let time = took(attempt.started_at, attempt.finished_at);
         out!(
             "{name} attempt {}.{}: {} after {time} {}",
             attempt.generation,
@@ -64,34 +55,8 @@ pub(super) async fn show(common: &Common, args: &Show) -> Result<Exit, Failure> 
 fn json(view: &ProjectView, past: Option<&[PastAttempt]>) -> String {
     let mut text = serde_json::to_string(view).unwrap_or_default();
     let Some(past) = past else { return text };
-    #[derive(Serialize)]
-    struct Attempt<'a> {
-        step: Option<&'a str>,
-        generation: u32,
-        attempt: u32,
-        state: StepState,
-        started_at: Option<Timestamp>,
-        finished_at: Timestamp,
-        error: Option<&'a StepError>,
-        output: Option<&'a RawValue>,
-    }
-    let names: HashMap<_, _> =
-        view.steps.iter().map(|step| (step.no, step.name.as_str())).collect();
-    let attempts: Vec<Attempt<'_>> = past
-        .iter()
-        .map(|past| Attempt {
-            step: names.get(&past.no).copied(),
-            generation: past.generation,
-            attempt: past.attempt,
-            state: past.state,
-            started_at: past.started_at,
-            finished_at: past.finished_at,
-            error: past.error.as_ref(),
-            output: past.output.as_deref(),
-        })
-        .collect();
     text.pop();
-    let attempts = serde_json::to_string(&attempts).unwrap_or_default();
+    let attempts = serde_json::to_string(past).unwrap_or_default();
     text + ",\"attempts\":" + &attempts + "}"
 }
 

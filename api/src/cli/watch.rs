@@ -1,36 +1,38 @@
 //! `watch` and `logs`: following a project that anybody executes.
 
-use dandori::{
-    Engine, ProjectHandle,
-    run::{ProjectState, StepState},
-    store::SessionRow,
-};
+use dandori::{ProjectHandle, run::ProjectState, store::SessionRow};
 
 use super::{
     args::Common,
     execute::print_result,
     exit::{Exit, Failure},
     progress::{Progress, follow},
+    server::Line,
     signals::interrupted,
+    target::Target,
     text::{clean, clock, one_line, program},
 };
 
 /// How often lines of logs are looked for.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
+/// How often a server is asked for them.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
-    let engine = common.connect().await?;
-    let project = engine.find(id).await?;
-    let row = project.row().await?;
-    let steps: u32 = row.counts.values().sum();
-    if row.state == ProjectState::Pending && !common.json {
-        say_who_executes(common, &engine, &project).await?;
+    let target = common.target(id).await?;
+    let before = target.view(false).await?;
+    if let Target::Here(project) = &target
+        && before.state == ProjectState::Pending
+        && !common.json
+    {
+        say_who_executes(common, project).await?;
     }
+    let steps: u32 = before.counts.values().sum();
     let followed = async {
         if common.json {
             let mut seen = 0;
             loop {
-                let events = project.next_events(seen).await?;
+                let events = target.next_events(seen).await?;
                 let Some(last) = events.last() else { return Ok::<_, Failure>(()) };
                 seen = last.seq;
                 for event in &events {
@@ -39,7 +41,7 @@ pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
             }
         }
         let mut progress = Progress::new(u64::from(steps), 0);
-        let result = follow(&project, &mut progress).await;
+        let result = follow(&target, &mut progress).await;
         progress.finish();
         result
     };
@@ -48,7 +50,7 @@ pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
         // Watching stops; the project goes on.
         signal = interrupted() => return Ok(Exit::Interrupted(signal)),
     }
-    let view = project.outline().await?;
+    let view = target.view(false).await?;
     if !common.json {
         print_result(common, &view);
     }
@@ -57,7 +59,6 @@ pub(super) async fn watch(common: &Common, id: &str) -> Result<Exit, Failure> {
 
 async fn say_who_executes(
     common: &Common,
-    engine: &Engine,
     project: &ProjectHandle,
 ) -> Result<(), Failure> {
     let (program, id) = (program(), project.id());
@@ -66,7 +67,7 @@ async fn say_who_executes(
         anstream::eprintln!(
             "not begun; `{program} resume {id}` executes it where nobody does"
         );
-    } else if !engine.workers().await?.iter().any(live) {
+    } else if !project.engine().workers().await?.iter().any(live) {
         anstream::eprintln!(
             "not begun: no worker is alive; `{program} worker` starts one"
         );
@@ -80,26 +81,33 @@ pub(super) async fn logs(
     step: Option<&str>,
     follow: bool,
 ) -> Result<Exit, Failure> {
-    let engine = common.connect().await?;
-    let project = engine.find(id).await?;
+    let target = common.target(id).await?;
+    let look_again = match &target {
+        Target::Here(_) => LOOK_AGAIN,
+        Target::There(_) => ASK_AGAIN,
+    };
     let mut shown = 0;
     loop {
-        let snapshot = project.snapshot().await?;
-        let run = &snapshot.run;
-        let no = match step {
-            Some(name) => match run.find(name) {
-                Some(no) => Some(no),
-                // A child of a `for_each` may still come; nothing else does.
-                None if follow
-                    && name.contains('[')
-                    && !snapshot.stored.row.state.is_terminal() =>
-                {
-                    tokio::select! {
-                        () = tokio::time::sleep(LOOK_AGAIN) => continue,
-                        signal = interrupted() => return Ok(Exit::Interrupted(signal)),
-                    }
+        match target.log(step).await? {
+            Some(log) => {
+                for line in log.lines.iter().skip(shown) {
+                    print_line(common, line);
                 }
-                None => {
+                shown = log.lines.len();
+                if !follow || log.ended {
+                    if shown == 0 && !common.json {
+                        let hint =
+                            if log.running { "; `-f` waits for them" } else { "" };
+                        anstream::eprintln!("no lines{hint}");
+                    }
+                    return Ok(Exit::Succeeded);
+                }
+            }
+            // A child of a `for_each` may still come; nothing else does.
+            None => {
+                let name = step.unwrap_or_default();
+                let may_come = follow && name.contains('[');
+                if !may_come || target.state().await?.is_terminal() {
                     return Err(Failure::Own {
                         exit: Exit::NotFound,
                         code: "not_found",
@@ -107,39 +115,20 @@ pub(super) async fn logs(
                         help: "`dandori show` lists the steps".to_owned(),
                     });
                 }
-            },
-            None => None,
-        };
-        let lines = project.logs(no).await?;
-        for line in lines.iter().skip(shown) {
-            let name = run.name(line.no);
-            if common.json {
-                let json = serde_json::json!({
-                    "at": line.at, "step": name, "generation": line.generation,
-                    "attempt": line.attempt, "line": line.line,
-                });
-                out!("{json}");
-            } else {
-                let text = clean(&line.line);
-                out!("{} {}: {text}", clock(line.at), one_line(&name));
             }
-        }
-        shown = lines.len();
-        let ended = match no {
-            Some(no) => run.step_state(no).is_terminal(),
-            None => snapshot.stored.row.state.is_terminal(),
-        };
-        if !follow || ended {
-            if shown == 0 && !common.json {
-                let running = run.count(StepState::Running) > 0;
-                let hint = if running { "; `-f` waits for them" } else { "" };
-                anstream::eprintln!("no lines{hint}");
-            }
-            return Ok(Exit::Succeeded);
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep(look_again) => {}
             signal = interrupted() => return Ok(Exit::Interrupted(signal)),
         }
+    }
+}
+
+fn print_line(common: &Common, line: &Line) {
+    if common.json {
+        out!("{}", serde_json::json!(line));
+    } else {
+        let text = clean(&line.line);
+        out!("{} {}: {text}", clock(line.at), one_line(&line.step));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use dandori::{Clock, Engine, Error, store::SessionRow};
+use dandori::{Clock, Engine, Error, Timestamp, store::SessionRow};
+use serde::{Deserialize, Serialize};
 
 use super::{
     args::{Common, Serve, Worker},
@@ -46,7 +47,7 @@ pub(super) async fn serve(common: &Common, args: Serve) -> Result<Exit, Failure>
     if !args.no_worker {
         announce(&args.worker);
     }
-    let options = options(&engine, &args, address).await?;
+    let options = options(common, &engine, &args, address).await?;
     let router = router(engine.clone(), options);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let served = http::serve(listener, router, Connections::default(), async {
@@ -61,11 +62,12 @@ pub(super) async fn serve(common: &Common, args: Serve) -> Result<Exit, Failure>
 
 /// Who may ask. Away from the loopback interface nobody may without a token.
 async fn options(
+    common: &Common,
     engine: &Engine,
     args: &Serve,
     address: std::net::SocketAddr,
 ) -> Result<Options, Failure> {
-    let first_token = args.token.as_deref().filter(|it| !it.trim().is_empty());
+    let first_token = common.token.as_deref();
     let tokens = engine.store().tokens().await.map_err(Error::from)?;
     let has_token =
         first_token.is_some() || tokens.iter().any(|token| token.revoked_at.is_none());
@@ -179,11 +181,18 @@ pub(super) async fn migrate(common: &Common) -> Result<Exit, Failure> {
 }
 
 pub(super) async fn workers(common: &Common) -> Result<Exit, Failure> {
-    let workers = common.connect().await?.workers().await?;
-    if common.json {
-        for worker in &workers {
-            out!("{}", json(worker));
+    #[derive(Deserialize)]
+    struct Answer {
+        workers: Vec<Shown>,
+    }
+    let workers: Vec<Shown> = match common.remote()? {
+        Some(server) => server.get::<Answer>(&["workers"], &[]).await?.workers,
+        None => {
+            common.connect().await?.workers().await?.iter().map(Shown::of).collect()
         }
+    };
+    if common.json {
+        workers.iter().for_each(|worker| out!("{}", serde_json::json!(worker)));
         return Ok(Exit::Succeeded);
     }
     if workers.is_empty() {
@@ -195,14 +204,15 @@ pub(super) async fn workers(common: &Common) -> Result<Exit, Failure> {
         ["SESSION", "STATE", "HOST", "PID", "BUSY", "PROJECTS", "QUEUES", "SINCE"];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     for worker in &workers {
+        let id = worker.id.chars().rev().take(8).collect::<Vec<_>>();
         lines.push(vec![
-            short(worker),
-            state(worker).to_owned(),
+            id.into_iter().rev().collect(),
+            worker.state.clone(),
             cut(&one_line(&worker.host), 30),
             worker.process.to_string(),
             format!("{}/{}", worker.busy, worker.slots),
             worker.projects.to_string(),
-            cut(&one_line(&queues(worker).join(",")), 40),
+            cut(&one_line(&worker.queues.join(",")), 40),
             ago(worker.started_at, now),
         ]);
     }
@@ -210,9 +220,40 @@ pub(super) async fn workers(common: &Common) -> Result<Exit, Failure> {
     Ok(Exit::Succeeded)
 }
 
-fn short(worker: &SessionRow) -> String {
-    let id = worker.id.to_string();
-    id[id.len() - 8..].to_owned()
+/// A worker as JSON.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Shown {
+    id: String,
+    state: String,
+    host: String,
+    process: i64,
+    command: String,
+    started_at: Timestamp,
+    slots: u32,
+    busy: u32,
+    projects: u32,
+    claims: u32,
+    queues: Vec<String>,
+    kinds: Vec<String>,
+}
+
+impl Shown {
+    pub(crate) fn of(worker: &SessionRow) -> Self {
+        Self {
+            id: worker.id.to_string(),
+            state: state(worker).to_owned(),
+            host: worker.host.clone(),
+            process: worker.process,
+            command: worker.command.clone(),
+            started_at: worker.started_at,
+            slots: worker.slots,
+            busy: worker.busy,
+            projects: worker.projects,
+            claims: worker.claims,
+            queues: queues(worker),
+            kinds: worker.serves.kinds.iter().cloned().collect(),
+        }
+    }
 }
 
 /// A live session whose lease is over is silent: it will be declared dead.
@@ -229,21 +270,4 @@ fn queues(worker: &SessionRow) -> Vec<String> {
         true => vec!["*".to_owned()],
         false => worker.serves.queues.iter().cloned().collect(),
     }
-}
-
-pub(crate) fn json(worker: &SessionRow) -> serde_json::Value {
-    serde_json::json!({
-        "id": worker.id.to_string(),
-        "state": state(worker),
-        "host": worker.host,
-        "process": worker.process,
-        "command": worker.command,
-        "started_at": worker.started_at,
-        "slots": worker.slots,
-        "busy": worker.busy,
-        "projects": worker.projects,
-        "claims": worker.claims,
-        "queues": queues(worker),
-        "kinds": worker.serves.kinds,
-    })
 }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{Json, extract::State};
-use dandori::{Parameter, store::SessionRow};
+use dandori::{Engine, Error, Parameter, store::SessionRow};
 use serde_json::{Map, Value, json};
 
 use super::{Api, problem::Problem, shape};
-use crate::cli::worker_json;
+use crate::cli::ShownWorker;
 
 /// The workers.
 #[utoipa::path(
@@ -17,7 +17,7 @@ use crate::cli::worker_json;
 )]
 pub(super) async fn workers(State(api): State<Api>) -> Result<Json<Value>, Problem> {
     let workers = api.engine().workers().await?;
-    let workers: Vec<Value> = workers.iter().map(worker_json).collect();
+    let workers: Vec<ShownWorker> = workers.iter().map(ShownWorker::of).collect();
     Ok(Json(json!({ "workers": workers })))
 }
 
@@ -32,12 +32,17 @@ fn is_live(worker: &&SessionRow) -> bool {
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn queues(State(api): State<Api>) -> Result<Json<Value>, Problem> {
-    let workers = api.engine().workers().await?;
-    let rows = api.engine().queues().await?;
+    Ok(Json(queues_json(api.engine()).await?))
+}
+
+/// What waits in queues, and which are paused.
+pub(crate) async fn queues_json(engine: &Engine) -> Result<Value, Error> {
+    let workers = engine.workers().await?;
+    let rows = engine.queues().await?;
     let served = workers.iter().filter(is_live).flat_map(|it| &it.serves.queues);
     let names: BTreeSet<&String> =
         served.chain(rows.iter().map(|it| &it.queue)).collect();
-    let now = api.engine().now();
+    let now = engine.now();
     let queues: Vec<Value> = names
         .into_iter()
         .map(|name| {
@@ -56,7 +61,7 @@ pub(super) async fn queues(State(api): State<Api>) -> Result<Json<Value>, Proble
             })
         })
         .collect();
-    Ok(Json(json!({ "queues": queues })))
+    Ok(json!({ "queues": queues }))
 }
 
 /// The kinds that steps may have, with the schemas of their inputs.

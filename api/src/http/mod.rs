@@ -23,6 +23,7 @@ mod rate;
 mod shape;
 mod steer;
 mod steps;
+mod submissions;
 pub(crate) mod tokens;
 
 use std::{sync::Arc, time::Duration};
@@ -31,6 +32,7 @@ use axum::{Router, middleware, routing::get};
 use dandori::Engine;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use self::fleet::queues_json;
 use self::{access::Known, hub::Hub, rate::Rates};
 pub use self::{
     access::{Role, fresh_token, hash},
@@ -160,7 +162,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 /// The routes, each behind the role that it needs where there is an engine to ask.
 fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
     let viewer = OpenApiRouter::new()
-        .routes(routes!(projects::validate))
+        .routes(routes!(submissions::validate))
         .routes(routes!(projects::list))
         .routes(routes!(projects::show))
         .routes(routes!(projects::output))
@@ -182,7 +184,7 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(fleet::kinds))
         .routes(routes!(metrics::show));
     let operator = OpenApiRouter::new()
-        .routes(routes!(projects::submit))
+        .routes(routes!(submissions::submit))
         .routes(routes!(steer::cancel))
         .routes(routes!(steer::pause))
         .routes(routes!(steer::resume))

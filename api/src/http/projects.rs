@@ -1,29 +1,22 @@
-//! Projects: submitting, validating, listing and looking at them.
+//! Projects: listing and looking at them.
 
 use std::time::Duration;
 
 use axum::{
-    Extension, Json,
+    Json,
     body::Body,
-    extract::{OriginalUri, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use dandori::{
-    Error, Project, ProjectHandle, Timestamp,
-    plan::Plan,
-    spec::{Compiled, Diagnostic, Format, Limits, Source, parse_duration},
-    store::ProjectRow,
-};
+use dandori::{ProjectHandle, Timestamp, spec::parse_duration, store::ProjectRow};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Api, MAX_SUBMISSION,
-    access::Caller,
+    Api,
     answer::{self, Asked, MOST, Named, SOME},
     filter::filter,
-    guard::RequestId,
     problem::Problem,
     shape,
 };
@@ -32,189 +25,18 @@ use crate::{
     graph::{Format as Drawing, render},
 };
 
-/// The longest idempotency key, in bytes.
-const LONGEST_KEY: usize = 255;
 /// The longest wait, and how long one is when nobody says.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const WAIT: Duration = Duration::from_secs(30);
 
-/// Reads the project that a request submits.
-async fn project(request: Request) -> Result<Project, Problem> {
-    let format = match answer::content_type(request.headers()).as_deref() {
-        Some("application/json") => Format::Json,
-        Some("application/yaml" | "application/x-yaml" | "text/yaml") => Format::Yaml,
-        _ => return Err(answer::wrong_type("application/json or application/yaml")),
-    };
-    let bytes = answer::body(request, MAX_SUBMISSION).await?;
-    let read = move || -> Result<Project, Error> {
-        let invalid = |found| Error::Invalid(vec![found]);
-        let source = Source::from_bytes(None, bytes.to_vec(), Some(format));
-        Project::from_source_within(source.map_err(invalid)?, &Limits::server())
-    };
-    // A large document takes its time.
-    Ok(beside(read).await??)
-}
-
 /// Does what takes its time beside the runtime.
-async fn beside<T: Send + 'static>(
+pub(super) async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|_| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(status, "internal", "something went wrong here")
     })
-}
-
-/// Submit a project.
-///
-/// A whole project, as tasks or as a canvas. It is recorded in one transaction and started
-/// by whoever executes on the database. With an `Idempotency-Key` the same document is the
-/// same project, however often it is sent; another document under the same key is refused.
-#[utoipa::path(
-    post, path = "/api/v1/projects", tag = "projects",
-    params(
-        ("Idempotency-Key" = Option<String>, Header, description = "at most 255 visible ASCII characters"),
-    ),
-    request_body(
-        description = "a project document",
-        content((Object = "application/json"), (String = "application/yaml")),
-    ),
-    responses(
-        (status = 202, description = "recorded", body = shape::Project,
-            headers(("Location" = String, description = "where the project is"))),
-        (status = 422, description = "not valid, or another document under the same key", body = Problem, content_type = "application/problem+json"),
-    ),
-    security(("token" = ["operator"])),
-)]
-pub(super) async fn submit(
-    State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let key = idempotency_key(request.headers())?;
-    // Where the routes stand inside of others, what they see of the path is its end.
-    let here = request.extensions().get::<OriginalUri>();
-    let here = here.map_or(request.uri().path(), |here| here.path());
-    let here = here.trim_end_matches('/').to_owned();
-    let mut project = project(request).await?;
-    if let Some(key) = key {
-        project = project.idempotency_key(key);
-    }
-    let engine = api.engine().clone();
-    let mut compiled = beside({
-        let engine = engine.clone();
-        move || engine.compile(&project)
-    })
-    .await??;
-    compiled.author = Some(caller.author(&id));
-    let handle = engine.submit_compiled(compiled).await?;
-    let row = handle.row().await?;
-    let location = format!("{here}/{}", row.id);
-    let location = HeaderValue::from_str(&location).map_err(|_| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a bad id")
-    })?;
-    let body = Json(of_row(&row, None));
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
-    let key = key.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
-    key.map(|key| Some(key.to_owned())).ok_or_else(|| {
-        let detail = "the idempotency key is empty, too long, or not plain ASCII";
-        Problem::bad_request("bad_idempotency_key", detail)
-            .help("use at most 255 visible characters, such as a UUID")
-    })
-}
-
-/// Look at a document without running it.
-///
-/// Its diagnostics, and when it is valid its levels, its longest path and how wide it is.
-#[utoipa::path(
-    post, path = "/api/v1/projects/validate", tag = "projects",
-    request_body(
-        description = "a project document",
-        content((Object = "application/json"), (String = "application/yaml")),
-    ),
-    responses((status = 200, description = "what was found", body = shape::Validation)),
-    security(("token" = ["viewer"])),
-)]
-pub(super) async fn validate(
-    State(api): State<Api>,
-    request: Request,
-) -> Result<Json<Value>, Problem> {
-    let project = match answer::content_type(request.headers()) {
-        None => return Err(answer::wrong_type("application/json or application/yaml")),
-        Some(_) => project_or_findings(request).await?,
-    };
-    let engine = api.engine().clone();
-    let invalid =
-        |found: Vec<Diagnostic>| json!({ "valid": false, "diagnostics": found });
-    let project = match project {
-        Ok(project) => project,
-        Err(found) => return Ok(Json(invalid(found))),
-    };
-    let compiled = beside(move || {
-        engine.compile_with_warnings(&project).map(|(compiled, warnings)| {
-            let shown = plan_json(&compiled);
-            (shown, warnings)
-        })
-    })
-    .await?;
-    match compiled {
-        Ok((mut shown, warnings)) => {
-            shown["valid"] = true.into();
-            shown["diagnostics"] = json!(warnings);
-            Ok(Json(shown))
-        }
-        Err(Error::Invalid(found)) => Ok(Json(invalid(found))),
-        Err(other) => Err(other.into()),
-    }
-}
-
-async fn project_or_findings(
-    request: Request,
-) -> Result<Result<Project, Vec<Diagnostic>>, Problem> {
-    match project(request).await {
-        Ok(project) => Ok(Ok(project)),
-        Err(problem) => match problem.status() {
-            StatusCode::UNPROCESSABLE_ENTITY => Ok(Err(problem.into_errors())),
-            _ => Err(problem),
-        },
-    }
-}
-
-/// What a plan looks like.
-fn plan_json(compiled: &Compiled) -> Value {
-    let plan = &compiled.plan;
-    let figures = plan.figures();
-    json!({
-        "tasks": compiled.tasks,
-        "steps": figures.steps,
-        "edges": figures.edges,
-        "depth": figures.depth,
-        "width": figures.width,
-        "hash": plan.hash_hex(),
-        "levels": levels(plan),
-        "critical_path": plan
-            .critical_path()
-            .into_iter()
-            .map(|no| plan.step(no).name.clone())
-            .collect::<Vec<_>>(),
-    })
-}
-
-fn levels(plan: &Plan) -> Vec<Vec<&str>> {
-    let mut levels: Vec<Vec<&str>> = vec![];
-    for no in 0..plan.len() {
-        let level = plan.level(no) as usize;
-        if levels.len() < level {
-            levels.resize(level, vec![]);
-        }
-        levels[level - 1].push(&plan.step(no).name);
-    }
-    levels
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

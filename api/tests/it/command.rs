@@ -36,9 +36,14 @@ impl Place {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dandori"));
         command.args(args).current_dir(self.path()).stdin(Stdio::null());
-        for name in
-            ["DATABASE_URL", "DANDORI_SEARCH_URL", "DANDORI_LLM_URL", "NO_COLOR"]
-        {
+        for name in [
+            "DATABASE_URL",
+            "DANDORI_SEARCH_URL",
+            "DANDORI_LLM_URL",
+            "NO_COLOR",
+            "DANDORI_SERVER",
+            "DANDORI_TOKEN",
+        ] {
             command.env_remove(name);
         }
         command
@@ -50,7 +55,17 @@ impl Place {
 
     /// Starts the command; what it says on stderr comes as lines.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
+        self.start_with(args, &[])
+    }
+
+    /// The same, with variables.
+    pub(crate) fn start_with(
+        &self,
+        args: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Running {
         let mut command = self.command(args);
+        command.envs(variables.iter().copied());
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -73,7 +88,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),

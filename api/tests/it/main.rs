@@ -13,4 +13,5 @@ mod japanese;
 mod kill;
 mod postgres;
 mod python;
+mod remote;
 mod together;

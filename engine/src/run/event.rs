@@ -220,6 +220,11 @@ macro_rules! record_kinds {
                 self as u8
             }
 
+            /// Finds the kind of a label.
+            pub fn parse(label: &str) -> Option<Self> {
+                match label { $($label => Some(Self::$variant),)* _ => None }
+            }
+
             /// Finds the kind of a stored number.
             pub const fn from_code(code: u8) -> Option<Self> {
                 match code { $($code => Some(Self::$variant),)* _ => None }

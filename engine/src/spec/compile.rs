@@ -48,6 +48,8 @@ pub struct Compiled {
     pub warnings: Vec<(Diagnostic, Path)>,
     /// Who submits it, for the audit.
     pub author: Option<crate::store::Author>,
+    /// The texts that `file('…')` stood for, by name.
+    pub files: BTreeMap<String, String>,
 }
 
 /// What a document is compiled against.
@@ -62,6 +64,8 @@ pub struct CompileOptions<'a> {
     pub inputs: &'a [(String, Tree)],
     /// The folder that `file('…')` reads from; `None` refuses it.
     pub folder: Option<&'a FilePath>,
+    /// Texts by name that `file('…')` stands for, before any in the folder.
+    pub files: Option<&'a BTreeMap<String, String>>,
     /// The most tasks, those of templates counted for every use; the limit of plans when
     /// `None`.
     pub max_tasks: Option<usize>,
@@ -85,6 +89,7 @@ impl Compiled {
             tasks,
             warnings: vec![],
             author: None,
+            files: BTreeMap::new(),
         }
     }
 }
@@ -268,9 +273,9 @@ impl<'a> Compiler<'a> {
 
     /// The `with:` of a task, with the files it names.
     fn value(&mut self, with: &Tree, task: &Task, place: &Place) -> Dynamic {
-        let (at_tasks, folder) = (At::base(&place.at), self.options.folder);
+        let (at_tasks, options) = (At::base(&place.at), self.options);
         let at_task = at_tasks.key(&task.name);
-        match inline_files(with, folder, &at_task.key("with"), self.findings) {
+        match inline_files(with, options, &at_task.key("with"), self.findings) {
             Some(read) => Dynamic::new(read.to_raw()),
             None => Dynamic::new(with.to_raw()),
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Diagnostic, Tree,
+    CompileOptions, Diagnostic, Tree,
     reader::{At, Findings},
 };
 use crate::expr::{self, Part};
@@ -18,16 +18,20 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// Replaces every `${{ file('…') }}`; `None` when there is none.
 pub(super) fn inline_files(
     tree: &Tree,
-    folder: Option<&Path>,
+    options: &CompileOptions<'_>,
     at: &At<'_>,
     findings: &mut Findings,
 ) -> Option<Tree> {
     match tree {
         Tree::String(text) => {
             let name = named(text)?;
-            match content(name, folder) {
-                // The content is data: expressions in it are not evaluated.
-                Ok(content) => Some(Tree::String(content.replace("${{", "$${{"))),
+            match content(name, options) {
+                Ok(content) => {
+                    // It is data: expressions in it are not evaluated.
+                    let text = Tree::String(content.replace("${{", "$${{"));
+                    findings.files.insert(name.to_owned(), content);
+                    Some(text)
+                }
                 Err(diagnostic) => {
                     findings.add(diagnostic, at);
                     None
@@ -38,7 +42,7 @@ pub(super) fn inline_files(
             let mut changed = None;
             for (index, item) in items.iter().enumerate() {
                 let at = at.index(index);
-                if let Some(value) = inline_files(item, folder, &at, findings) {
+                if let Some(value) = inline_files(item, options, &at, findings) {
                     changed.get_or_insert_with(|| items.clone())[index] = value;
                 }
             }
@@ -48,7 +52,7 @@ pub(super) fn inline_files(
             let mut changed = None;
             for (index, (key, item)) in entries.iter().enumerate() {
                 let at = at.key(key);
-                if let Some(value) = inline_files(item, folder, &at, findings) {
+                if let Some(value) = inline_files(item, options, &at, findings) {
                     changed.get_or_insert_with(|| entries.clone())[index].1 = value;
                 }
             }
@@ -79,10 +83,14 @@ pub(super) fn argument(expression: &str) -> Option<&str> {
     })
 }
 
-fn content(name: &str, folder: Option<&Path>) -> Result<String, Diagnostic> {
-    let Some(folder) = folder else {
-        let message = "`file` works only where the document is loaded from a folder";
-        let help = "put the text into the document";
+fn content(name: &str, options: &CompileOptions<'_>) -> Result<String, Diagnostic> {
+    if let Some(text) = options.files.and_then(|files| files.get(name)) {
+        return Ok(text.clone());
+    }
+    let Some(folder) = options.folder else {
+        let message =
+            format!("the file `{name}` was not given along, and is not looked for");
+        let help = "put the text into the document, or give the file along";
         return Err(Diagnostic::error("bad_file", message).help(help));
     };
     read(name, folder)

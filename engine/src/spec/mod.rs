@@ -77,6 +77,7 @@ impl Document {
         let mut findings = Findings::default();
         match compile::compile(self, options, &mut findings) {
             Some(mut compiled) if !findings.has_errors() => {
+                compiled.files = std::mem::take(&mut findings.files);
                 compiled.warnings = findings.into_found();
                 Ok(compiled)
             }

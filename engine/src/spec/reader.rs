@@ -1,7 +1,7 @@
 //! Reading values out of a [`Tree`] with diagnostics: types, unknown keys, ranges.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
 };
 
@@ -69,6 +69,8 @@ pub(super) struct Findings {
     /// What was added, by hash: the steps of a template are looked at for every use.
     seen: HashSet<u64>,
     hidden: usize,
+    /// The texts that `file('…')` stood for, by name.
+    pub(super) files: BTreeMap<String, String>,
 }
 
 impl Findings {

@@ -223,8 +223,7 @@ impl<'a> Compiler<'a> {
             match value.map(|(_, value)| value).or(param.default.as_ref()) {
                 Some(value) => {
                     let at = at.key(&param.name);
-                    let folder = self.options.folder;
-                    let read = inline_files(value, folder, &at, self.findings);
+                    let read = inline_files(value, self.options, &at, self.findings);
                     let value = read.unwrap_or_else(|| value.clone());
                     values.push((param.name.clone(), value));
                 }

@@ -251,7 +251,7 @@ tasks: {a: {use: t}, b: {kind: work, needs: [a]}}",
         stage.until_step(&project, "b", "ready").await;
         assert!(stage.is_quiet().await);
         let why = project.why("g").await.unwrap();
-        let codes: Vec<_> = why.reasons.iter().map(|it| it.code).collect();
+        let codes: Vec<_> = why.reasons.iter().map(|it| &*it.code).collect();
         assert_eq!((codes, why.reasons[0].queue.as_deref()), (vec!["queue"], Some("gpu")));
         let queues = other.queues().await.unwrap();
         assert!(queues.iter().any(|it| it.queue == "gpu" && it.paused_at.is_some()));

@@ -254,6 +254,48 @@ async fn retries_start_and_queues_pause_when_somebody_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn inputs_and_files_come_beside_a_document() {
+    let server = Server::open().await;
+    let send = async |body: Value| {
+        server.send("/api/v1/projects", "application/json", &body.to_string()).await
+    };
+    let task = json!({ "a": { "kind": "noop", "with": {
+        "who": "${{ inputs.who }}", "text": "${{ file('greeting.txt') }}" } } });
+    let document = json!({ "inputs": { "who": { "type": "string" } }, "tasks": task });
+    let text = "name: from text\ntasks: { a: { kind: noop, with: { x: 1 } } }";
+    for (body, name, output) in [
+        (
+            json!({ "document": document, "name": "given", "inputs": { "who": "me" },
+                "files": { "greeting.txt": "Hello ${{ x }}" } }),
+            "given",
+            json!({ "who": "me", "text": "Hello ${{ x }}" }),
+        ),
+        (
+            json!({ "document": text, "name": "not this" }),
+            "from text",
+            json!({ "x": 1 }),
+        ),
+    ] {
+        let answer = send(body).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let id = answer.json()["id"].as_str().unwrap().to_owned();
+        let ended = server.get(&format!("/api/v1/projects/{id}/wait")).await.json();
+        assert_eq!((&ended["name"], &ended["output"]["a"]), (&name.into(), &output));
+    }
+    let unknown = send(json!({ "document": text, "owner": "me" })).await;
+    assert_eq!(
+        (unknown.status.as_u16(), unknown.code().as_str()),
+        (422, "invalid_body")
+    );
+    let missing =
+        send(json!({ "document": document, "inputs": { "who": "me" } })).await;
+    assert_eq!(missing.json()["errors"][0]["code"], "bad_file");
+    let wrong = send(json!({ "document": 5 })).await;
+    assert_eq!(wrong.status, 422);
+    server.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_routes_stand_inside_another_program() {
     let server = Server::open().await;
     let outer = axum::Router::new().nest("/flows", server.router.clone());

@@ -1,0 +1,257 @@
+//! Submissions: documents, with what goes beside them, recorded or only looked at.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Extension, Json,
+    extract::{OriginalUri, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use dandori::{
+    Error, Project,
+    plan::Plan,
+    spec::{Compiled, Diagnostic, Format, Limits, Source},
+};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+
+use super::{
+    Api, MAX_SUBMISSION,
+    access::Caller,
+    answer,
+    guard::RequestId,
+    problem::Problem,
+    projects::{beside, of_row},
+    shape,
+};
+
+/// The longest idempotency key, in bytes.
+const LONGEST_KEY: usize = 255;
+/// Reads the project that a request submits.
+async fn project(request: Request) -> Result<Project, Problem> {
+    let format = match answer::content_type(request.headers()).as_deref() {
+        Some("application/json") => Format::Json,
+        Some("application/yaml" | "application/x-yaml" | "text/yaml") => Format::Yaml,
+        _ => return Err(answer::wrong_type("application/json or application/yaml")),
+    };
+    let bytes = answer::body(request, MAX_SUBMISSION).await?;
+    // A large document takes its time.
+    beside(move || read(&bytes, format)).await?
+}
+
+/// A document with what goes beside it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<'b> {
+    /// The document as JSON, or its text (YAML or JSON) as a string.
+    #[serde(borrow)]
+    document: &'b RawValue,
+    /// The name of a project whose document has none.
+    name: Option<String>,
+    /// The values of inputs.
+    #[serde(default)]
+    inputs: BTreeMap<String, Value>,
+    /// The texts that `file('…')` stands for, by name.
+    #[serde(default)]
+    files: BTreeMap<String, String>,
+}
+
+fn read(bytes: &[u8], format: Format) -> Result<Project, Problem> {
+    let parse =
+        |name: Option<&str>, bytes: Vec<u8>, format| -> Result<Project, Error> {
+            let source = Source::from_bytes(name, bytes, format);
+            let source = source.map_err(|found| Error::Invalid(vec![found]))?;
+            Project::from_source_within(source, &Limits::server())
+        };
+    if !matches!(format, Format::Json) || !is_envelope(bytes) {
+        return Ok(parse(None, bytes.to_vec(), Some(format))?);
+    }
+    let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|error| {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Problem::new(status, "invalid_body", error.to_string())
+            .help("beside `document` there may be `name`, `inputs` and `files`")
+    })?;
+    let text = envelope.document.get();
+    let mut project = match text.starts_with('"') {
+        true => {
+            let text: String = serde_json::from_str(text)
+                .map_err(|error| Problem::bad_request("bad_json", error.to_string()))?;
+            parse(None, text.into_bytes(), None)?
+        }
+        false => parse(None, text.as_bytes().to_vec(), Some(Format::Json))?,
+    };
+    for (name, value) in &envelope.inputs {
+        project = project.input(name, value);
+    }
+    for (name, text) in envelope.files {
+        project = project.file(name, text);
+    }
+    if let Some(name) = envelope.name
+        && project.document().name.is_none()
+    {
+        project.document_mut().name = Some(name);
+    }
+    Ok(project)
+}
+
+/// Whether it is an object with the key `document`, which no document has.
+fn is_envelope(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Keys {
+        document: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Keys>(bytes).is_ok_and(|keys| keys.document.is_some())
+}
+
+/// Submit a project.
+///
+/// A whole project, as tasks or as a canvas. It is recorded in one transaction and started
+/// by whoever executes on the database. With an `Idempotency-Key` the same document is the
+/// same project, however often it is sent; another document under the same key is refused.
+#[utoipa::path(
+    post, path = "/api/v1/projects", tag = "projects",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "at most 255 visible ASCII characters"),
+    ),
+    request_body(
+        description = "a project document",
+        content((Object = "application/json"), (String = "application/yaml")),
+    ),
+    responses(
+        (status = 202, description = "recorded", body = shape::Project,
+            headers(("Location" = String, description = "where the project is"))),
+        (status = 422, description = "not valid, or another document under the same key", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["operator"])),
+)]
+pub(super) async fn submit(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(request.headers())?;
+    // Where the routes stand inside of others, what they see of the path is its end.
+    let here = request.extensions().get::<OriginalUri>();
+    let here = here.map_or(request.uri().path(), |here| here.path());
+    let here = here.trim_end_matches('/').to_owned();
+    let mut project = project(request).await?;
+    if let Some(key) = key {
+        project = project.idempotency_key(key);
+    }
+    let engine = api.engine().clone();
+    let mut compiled = beside({
+        let engine = engine.clone();
+        move || engine.compile(&project)
+    })
+    .await??;
+    compiled.author = Some(caller.author(&id));
+    let handle = engine.submit_compiled(compiled).await?;
+    let row = handle.row().await?;
+    let location = format!("{here}/{}", row.id);
+    let location = HeaderValue::from_str(&location).map_err(|_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a bad id")
+    })?;
+    let body = Json(of_row(&row, None));
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = key.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
+    key.map(|key| Some(key.to_owned())).ok_or_else(|| {
+        let detail = "the idempotency key is empty, too long, or not plain ASCII";
+        Problem::bad_request("bad_idempotency_key", detail)
+            .help("use at most 255 visible characters, such as a UUID")
+    })
+}
+
+/// Look at a document without running it.
+///
+/// Its diagnostics, and when it is valid its levels, its longest path and how wide it is.
+#[utoipa::path(
+    post, path = "/api/v1/projects/validate", tag = "projects",
+    request_body(
+        description = "a project document",
+        content((Object = "application/json"), (String = "application/yaml")),
+    ),
+    responses((status = 200, description = "what was found", body = shape::Validation)),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn validate(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    let project = match answer::content_type(request.headers()) {
+        None => return Err(answer::wrong_type("application/json or application/yaml")),
+        Some(_) => project_or_findings(request).await?,
+    };
+    let engine = api.engine().clone();
+    let invalid =
+        |found: Vec<Diagnostic>| json!({ "valid": false, "diagnostics": found });
+    let project = match project {
+        Ok(project) => project,
+        Err(found) => return Ok(Json(invalid(found))),
+    };
+    let compiled = beside(move || {
+        engine.compile_with_warnings(&project).map(|(compiled, warnings)| {
+            let shown = plan_json(&compiled);
+            (shown, warnings)
+        })
+    })
+    .await?;
+    match compiled {
+        Ok((mut shown, warnings)) => {
+            shown["valid"] = true.into();
+            shown["diagnostics"] = json!(warnings);
+            Ok(Json(shown))
+        }
+        Err(Error::Invalid(found)) => Ok(Json(invalid(found))),
+        Err(other) => Err(other.into()),
+    }
+}
+
+async fn project_or_findings(
+    request: Request,
+) -> Result<Result<Project, Vec<Diagnostic>>, Problem> {
+    match project(request).await {
+        Ok(project) => Ok(Ok(project)),
+        Err(problem) => match problem.status() {
+            StatusCode::UNPROCESSABLE_ENTITY => Ok(Err(problem.into_errors())),
+            _ => Err(problem),
+        },
+    }
+}
+
+/// What a plan looks like.
+fn plan_json(compiled: &Compiled) -> Value {
+    let plan = &compiled.plan;
+    let figures = plan.figures();
+    json!({
+        "tasks": compiled.tasks,
+        "steps": figures.steps,
+        "edges": figures.edges,
+        "depth": figures.depth,
+        "width": figures.width,
+        "hash": plan.hash_hex(),
+        "levels": levels(plan),
+        "critical_path": plan
+            .critical_path()
+            .into_iter()
+            .map(|no| plan.step(no).name.clone())
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn levels(plan: &Plan) -> Vec<Vec<&str>> {
+    let mut levels: Vec<Vec<&str>> = vec![];
+    for no in 0..plan.len() {
+        let level = plan.level(no) as usize;
+        if levels.len() < level {
+            levels.resize(level, vec![]);
+        }
+        levels[level - 1].push(&plan.step(no).name);
+    }
+    levels
+}

@@ -1,0 +1,165 @@
+//! The command line asks a server instead of a database: the same verbs, the same answers.
+
+use std::{io::Write as _, net::TcpStream};
+
+use serde_json::{Value, json};
+
+use crate::command::{Ended, Place, Running};
+
+/// Nobody may find it anywhere.
+const CANARY: &str = "canary-0123456789abcdef0123456789abcdef";
+
+/// A server with a token, and a folder of somebody who asks it.
+struct Remote {
+    server: Running,
+    address: String,
+    here: Place,
+    _there: Place,
+}
+
+impl Remote {
+    fn start() -> Self {
+        let there = Place::new();
+        let mut server = there.start_with(
+            &["serve", "--listen", "127.0.0.1:0"],
+            &[("DANDORI_TOKEN", CANARY), ("DANDORI_LOG", "trace")],
+        );
+        let line = server.until("listening on http://");
+        let address = line.split_whitespace().last().unwrap().to_owned();
+        Self { server, address, here: Place::new(), _there: there }
+    }
+
+    fn run(&self, args: &[&str]) -> Ended {
+        self.run_as(CANARY, args)
+    }
+
+    fn run_as(&self, token: &str, args: &[&str]) -> Ended {
+        let mut command = self.here.command(args);
+        command.env("DANDORI_SERVER", &self.address).env("DANDORI_TOKEN", token);
+        Ended::of(command.output().unwrap())
+    }
+}
+
+#[test]
+fn the_verbs_are_the_same_on_a_server() {
+    let remote = Remote::start();
+    remote.here.write("prompt.txt", "Say ${{ it }}!");
+    let document = "
+inputs: { who: { type: string } }
+tasks:
+  a: { kind: noop, with: { output: { who: '${{ inputs.who }}', text: \"${{ file('prompt.txt') }}\" } } }
+  b: { kind: fail, needs: [a], with: { times: 1 }, retry: { max_retries: 1, delay: 1h } }
+";
+    remote.here.write("two.yaml", document);
+    let submitted = remote.run(&["submit", "two.yaml", "--input", "who=me"]).exits(0);
+    let id = submitted.stdout.trim().to_owned();
+    assert!(id.starts_with("prj_"), "{id}");
+    let waiting = || loop {
+        let why = remote.run(&["why", "two", "b", "--json"]).exits(0).json();
+        if why["reasons"][0]["code"] == "retry" {
+            break why;
+        }
+    };
+    assert_eq!(waiting()["state"], "waiting");
+    let said = remote.run(&["why", "two", "b"]).exits(0).stdout;
+    assert!(said.starts_with("b is waiting\n  retry: it waits"), "{said}");
+    let paused = remote.run(&["pause", "last", "--json"]).exits(0).json();
+    assert_eq!(paused, json!({ "id": id, "state": "paused", "applied": true }));
+    remote.run(&["resume", "last"]).exits(0);
+    assert_eq!(remote.run(&["resume", "last"]).exits(2).stdout, "");
+    let watched = remote.here.start_with(
+        &["watch", &id, "--json"],
+        &[("DANDORI_SERVER", remote.address.as_str()), ("DANDORI_TOKEN", CANARY)],
+    );
+    remote.run(&["retry", &id, "b"]).exits(0);
+    let events = watched.wait().exits(0).json_lines();
+    let numbers: Vec<i64> =
+        events.iter().map(|it| it["seq"].as_i64().unwrap()).collect();
+    let all: Vec<i64> = (1..).take(numbers.len()).collect();
+    assert_eq!(numbers, all);
+    assert_eq!(events.last().unwrap()["type"], "project.succeeded");
+    let shown = remote.run(&["show", &id, "--json", "--attempts"]).exits(0).json();
+    assert_eq!(
+        shown["steps"][0]["output"],
+        json!({ "who": "me", "text": "Say ${{ it }}!" })
+    );
+    assert_eq!(shown["attempts"].as_array().unwrap().len(), 1);
+    assert_eq!(shown["attempts"][0]["step"], "b");
+    let text = remote.run(&["show", &id]).exits(0).stdout;
+    assert!(text.contains("succeeded"), "{text}");
+    let listed = remote.run(&["list", "--state", "succeeded", "--json"]).exits(0);
+    assert_eq!(listed.json_lines()[0]["id"], id.as_str());
+    assert_eq!(remote.run(&["logs", &id, "-f"]).exits(0).stdout, "");
+    assert_eq!(remote.run(&["workers", "--json"]).exits(0).json()["state"], "live");
+    remote.run(&["queues", "pause", "slow"]).exits(0);
+    let queues = remote.run(&["queues", "--json"]).exits(0).json_lines();
+    let paused: Vec<&Value> = queues.iter().filter(|it| it["name"] == "slow").collect();
+    assert!(paused[0]["paused_at"].is_string());
+    remote.run(&["queues", "resume", "slow"]).exits(0);
+    remote
+        .here
+        .write("one.yaml", "tasks: { only: { kind: noop, with: { output: 7 } } }");
+    let waited =
+        remote.run(&["submit", "one.yaml", "--wait", "--json"]).exits(0).json();
+    assert_eq!(
+        (&waited["name"], &waited["output"]),
+        (&"one".into(), &json!({ "only": 7 }))
+    );
+}
+
+#[test]
+fn what_a_server_refuses_ends_with_the_code_that_says_why() {
+    let remote = Remote::start();
+    let code =
+        |ended: &Ended| ended.json()["error"]["code"].as_str().unwrap().to_owned();
+    let unknown = remote.run(&["show", "nobody", "--json"]).exits(4);
+    assert_eq!(code(&unknown), "not_found");
+    let nobody =
+        remote.run_as("wrong-0123456789abcdef0123456789abcdef", &["list", "--json"]);
+    assert_eq!(code(&nobody.exits(5)), "unauthorized");
+    remote.here.write("bad.yaml", "tasks: { a: { kind: nope } }");
+    let refused = remote.run(&["submit", "bad.yaml"]).exits(3);
+    assert!(refused.stderr.contains("unknown_kind"), "{}", refused.stderr);
+    remote.here.write("broken.yaml", "tasks: [");
+    remote.run(&["submit", "broken.yaml"]).exits(3);
+    assert_eq!(code(&remote.run(&["run", "bad.yaml", "--json"]).exits(2)), "usage");
+    let mut far =
+        remote.here.command(&["list", "--json", "--server", "http://127.0.0.1:9"]);
+    assert_eq!(code(&Ended::of(far.output().unwrap()).exits(5)), "server_away");
+    let mut wrong = remote.here.command(&["list", "--json", "--server", "nonsense"]);
+    assert_eq!(code(&Ended::of(wrong.output().unwrap()).exits(2)), "usage");
+}
+
+#[test]
+fn a_token_is_in_no_log_no_metric_and_no_answer() {
+    let remote = Remote::start();
+    remote.here.write("one.yaml", "tasks: { a: { kind: noop } }");
+    remote.run(&["submit", "one.yaml", "--wait"]).exits(0);
+    let ask = |path: &str, token: &str| {
+        let address = remote.address.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+        answer
+    };
+    let metrics = ask("/metrics", CANARY);
+    assert!(metrics.contains("dandori_steps_total"), "{metrics}");
+    let mut said = vec![metrics];
+    for path in
+        ["/", "/nowhere", "/api/v1/projects/nobody", "/api/v1/audit", "/api/v1/tokens"]
+    {
+        said.push(ask(path, CANARY));
+        said.push(ask(path, &format!("{CANARY}-not")));
+    }
+    said.push(ask(&format!("/api/v1/projects?token={CANARY}"), CANARY));
+    remote.server.signal("TERM");
+    said.push(remote.server.wait().exits(0).stderr);
+    for text in said {
+        assert!(!text.contains("canary"), "{text}");
+    }
+}
