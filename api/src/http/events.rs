@@ -12,7 +12,7 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use dandori::{EventView, ProjectHandle, store::ListFilter};
+use dandori::{EventView, ProjectHandle};
 use futures_util::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,9 +32,6 @@ use super::{
 const ALIVE: Duration = Duration::from_secs(15);
 /// How soon a client is to come again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often lists are looked at, and how long they are.
-const LIST_EVERY: Duration = Duration::from_millis(250);
-const LISTED: u32 = 100;
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -209,29 +206,27 @@ pub(super) async fn of_all(
     axum::Extension(caller): axum::Extension<Caller>,
 ) -> Result<Response, Problem> {
     let place = api.hub().stream().ok_or_else(too_many)?;
+    let mut newest = api.hub().newest();
     let events = async_stream::stream! {
         let _place = place;
         let mut known = std::collections::HashMap::new();
         let mut checked = tokio::time::Instant::now();
         yield Ok(Event::default().retry(AGAIN).event("reset").data("{}"));
-        let mut changes = api.engine().changes();
         loop {
-            changes.seen();
-            let filter = ListFilter { limit: LISTED, ..ListFilter::default() };
-            if let Ok(rows) = api.engine().list(&filter).await {
-                for row in rows.iter().rev() {
-                    let seen = known.insert(row.id, row.last_event);
-                    if seen != Some(row.last_event) {
-                        let data = in_list(row).to_string();
-                        yield Ok(Event::default().event("project").data(data));
-                    }
-                }
-                if known.len() > 10 * LISTED as usize {
-                    known.retain(|id, _| rows.iter().any(|row| row.id == *id));
+            let rows = newest.borrow_and_update().clone();
+            for row in rows.iter().rev() {
+                let seen = known.insert(row.id, row.last_event);
+                if seen != Some(row.last_event) {
+                    let data = in_list(row).to_string();
+                    yield Ok(Event::default().event("project").data(data));
                 }
             }
-            tokio::time::sleep(LIST_EVERY).await;
-            changes.changed(BELIEVED).await;
+            if known.len() > 10 * rows.len() {
+                known.retain(|id, _| rows.iter().any(|row| row.id == *id));
+            }
+            if let Ok(Err(_)) = tokio::time::timeout(BELIEVED, newest.changed()).await {
+                return;
+            }
             if checked.elapsed() >= BELIEVED {
                 checked = tokio::time::Instant::now();
                 if let Some(token) = caller.token

@@ -14,9 +14,15 @@ use std::{
     time::Duration,
 };
 
-use dandori::{Engine, EventView, ProjectHandle, ProjectId};
+use dandori::{
+    Engine, EventView, ProjectHandle, ProjectId,
+    store::{ListFilter, ProjectRow},
+};
 use tokio::{
-    sync::broadcast::{self, error::RecvError},
+    sync::{
+        broadcast::{self, error::RecvError},
+        watch,
+    },
     time::Instant,
 };
 
@@ -30,6 +36,12 @@ const PAUSE: Duration = Duration::from_millis(4);
 const BEHIND: usize = 256;
 /// So many projects are asked for at once.
 const AT_ONCE: usize = 500;
+
+/// How many projects the list has.
+const LISTED: u32 = 100;
+/// How often the list is read at most, and at least where another process executes.
+const LIST_EVERY: Duration = Duration::from_millis(250);
+const LIST_POLL: Duration = Duration::from_secs(1);
 
 /// What followers of a project are told.
 #[derive(Clone, Debug)]
@@ -52,6 +64,9 @@ struct Inner {
     wanted: tokio::sync::Notify,
     streams: AtomicUsize,
     most: usize,
+    /// The newest projects, newest first, while somebody follows the list.
+    newest: watch::Sender<Arc<Vec<ProjectRow>>>,
+    list_wanted: tokio::sync::Notify,
 }
 
 #[derive(Debug)]
@@ -80,9 +95,12 @@ impl Hub {
             wanted: tokio::sync::Notify::new(),
             streams: AtomicUsize::new(0),
             most,
+            newest: watch::Sender::default(),
+            list_wanted: tokio::sync::Notify::new(),
         });
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(look(Arc::downgrade(&inner)));
+            runtime.spawn(look_at_list(Arc::downgrade(&inner)));
         }
         Self(inner)
     }
@@ -118,6 +136,13 @@ impl Hub {
         drop(feeds);
         self.0.wanted.notify_one();
         Ok(receiver)
+    }
+
+    /// Follows the list of the newest projects: one reading for all who do.
+    pub(super) fn newest(&self) -> watch::Receiver<Arc<Vec<ProjectRow>>> {
+        let newest = self.0.newest.subscribe();
+        self.0.list_wanted.notify_one();
+        newest
     }
 
     /// Waits until a project has ended, or for a time; whether it has.
@@ -178,6 +203,43 @@ async fn look(hub: Weak<Inner>) {
         drop(inner);
         changes.changed(POLL).await;
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Reads the newest projects as long as somebody follows the list.
+async fn look_at_list(hub: Weak<Inner>) {
+    let mut changes = match hub.upgrade() {
+        Some(inner) => inner.engine.changes(),
+        None => return,
+    };
+    loop {
+        let Some(inner) = hub.upgrade() else { return };
+        if inner.newest.receiver_count() == 0 {
+            tokio::select! {
+                () = inner.list_wanted.notified() => {}
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+            continue;
+        }
+        changes.seen();
+        let filter = ListFilter { limit: LISTED, ..ListFilter::default() };
+        match inner.engine.list(&filter).await {
+            Ok(rows) => {
+                inner.newest.send_if_modified(|newest| {
+                    let is_new = |(old, new): (&ProjectRow, &ProjectRow)| {
+                        (old.id, old.last_event) != (new.id, new.last_event)
+                    };
+                    let differs = newest.len() != rows.len()
+                        || newest.iter().zip(&rows).any(is_new);
+                    *newest = Arc::new(rows);
+                    differs
+                });
+            }
+            Err(error) => tracing::warn!(%error, "the list could not be read"),
+        }
+        drop(inner);
+        tokio::time::sleep(LIST_EVERY).await;
+        changes.changed(LIST_POLL).await;
     }
 }
 
