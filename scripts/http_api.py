@@ -242,7 +242,40 @@ async def many_steps(server, steps):
     connection[1].close()
 
 
-async def flood(server, submissions, connections):
+class Watch:
+    """Looks at the heart of a server and at `/healthz` while it is flooded."""
+
+    AGE = ("select max(lease - (until - (extract(epoch from clock_timestamp()) * 1000000)"
+           "::bigint)), min(beat) from sessions where state = 'live'")
+
+    def __init__(self, server, cluster):
+        self.server, self.cluster = server, cluster
+        self.oldest, self.beats, self.slowest, self.seconds = 0, [], 0, 0
+
+    async def run(self):
+        connection = await asyncio.open_connection("127.0.0.1", self.server.port)
+        began = time.monotonic()
+        try:
+            while True:
+                asked = time.monotonic()
+                status, _, _ = await ask(connection, "GET", "/healthz")
+                assert status == 200
+                self.slowest = max(self.slowest, (time.monotonic() - asked) * 1000)
+                [[age, beat]] = await asyncio.to_thread(self.cluster.sql, self.AGE)
+                self.oldest = max(self.oldest, int(age) / 1000)
+                self.beats.append(int(beat))
+                await asyncio.sleep(0.2)
+        except asyncio.CancelledError:
+            self.seconds = time.monotonic() - began
+            connection[1].close()
+
+    def tell(self):
+        figure(4, "meanwhile: beats, in how many seconds; the longest time between two, ms",
+               f"{self.beats[-1] - self.beats[0]}, {self.seconds:.0f}; {self.oldest:.0f}")
+        figure(4, "the slowest answer of /healthz, ms (at most 50)", f"{self.slowest:.0f}")
+
+
+async def flood(server, submissions, connections, watch=None):
     document = {"name": "flood", "tasks": {"a": {"kind": "noop"}}}
     statuses, times, accepted = collections.Counter(), [], []
     left = iter(range(submissions))
@@ -261,8 +294,13 @@ async def flood(server, submissions, connections):
         connection[1].close()
 
     began = time.monotonic()
+    watching = asyncio.create_task(watch.run()) if watch else None
     await asyncio.gather(*(client() for _ in range(connections)))
     took = time.monotonic() - began
+    if watching:
+        watching.cancel()
+        await watching
+        watch.tell()
     server.kill()
     server.start()
     assert set(statuses) <= {202, 409, 413, 422, 429, 503}, statuses
@@ -303,13 +341,12 @@ def main():
                 figure(5, f"resident memory with {arguments.stored} stored steps, MB", memory)
         finally:
             server.stop()
-        if arguments.stored:
-            two_servers(program, folder, arguments.streams)
+        shared(program, folder, arguments)
     return 0
 
 
-def two_servers(program, folder, streams):
-    """One executes, and another one is asked."""
+def shared(program, folder, arguments):
+    """The same on PostgreSQL: one server executes, and another one is asked."""
     sys.path.insert(0, str(pathlib.Path(__file__).parent))
     from chaos_driver.cluster import DATABASE, Cluster
 
@@ -322,8 +359,14 @@ def two_servers(program, folder, streams):
         for more in ([], ["--no-worker"]):
             servers.append(Server(program, folder, cluster.url(), more))
             servers[-1].start()
-        memory = asyncio.run(latency(servers[0], servers[1], streams, "of another server"))
-        figure(5, "its resident memory, MB", memory)
+        if arguments.stored:
+            asyncio.run(many_steps(servers[0], arguments.stored))
+            cluster.sql("vacuum analyze", seconds=300)
+            what = "of another server"
+            memory = asyncio.run(latency(*servers, arguments.streams, what))
+            figure(5, "its resident memory, MB", memory)
+        watch = Watch(servers[0], cluster)
+        asyncio.run(flood(servers[0], arguments.submissions, arguments.connections, watch))
     finally:
         for server in servers:
             server.stop()

@@ -1,12 +1,12 @@
 //! Queues: what waits in them, and whether their steps start.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use crate::{
-    Engine, Error, SessionId, Steered,
+    Engine, Error, Steered,
     project::REQUEST_WAIT,
     spec,
-    store::{Author, QueueRow},
+    store::{Author, QueueRow, SessionRow},
 };
 
 /// How often it is looked whether the others have heard.
@@ -79,32 +79,24 @@ impl Engine {
         }
         if !self.store().is_shared() {
             // On a file the one executor hears, and another process cannot know of it.
-            return Ok(here.is_some() || self.live_beats().await?.is_empty());
+            return Ok(here.is_some() || self.workers().await?.is_empty());
         }
-        // The beat that a worker is at may have looked before the change was written: the one
-        // after it has not.
-        let before = self.live_beats().await?;
-        self.store().hint();
-        loop {
-            let now = self.live_beats().await?;
-            let later = |(id, beat): (&SessionId, &i64)| {
-                now.get(id).is_none_or(|now| *now >= beat + 2)
-            };
-            if before.iter().all(later) {
-                return Ok(true);
-            }
+        // A worker that hears of a change says so with a beat.
+        while !self.others_know(queue, paused).await? {
             tokio::time::sleep(POLL).await;
-            self.store().hint();
         }
+        Ok(true)
     }
 
-    /// How often each of the other live workers has beaten.
-    async fn live_beats(&self) -> Result<HashMap<SessionId, i64>, Error> {
+    /// Whether each of the other live workers was told of it.
+    async fn others_know(&self, queue: &str, paused: bool) -> Result<bool, Error> {
         let own = self.inner().worker.as_ref().map(|worker| *worker.session.borrow());
-        let live = |it: &crate::store::SessionRow| {
-            it.state == "live" && it.slots > 0 && Some(it.id) != own
-        };
+        // Without a lease it may begin nothing.
+        let executes =
+            |it: &SessionRow| it.state == "live" && it.slots > 0 && it.lease_left >= 0;
         let sessions = self.store().sessions().await?;
-        Ok(sessions.into_iter().filter(live).map(|it| (it.id, it.beat)).collect())
+        let mut others =
+            sessions.iter().filter(|it| executes(it) && Some(it.id) != own);
+        Ok(others.all(|it| it.paused.contains(queue) == paused))
     }
 }

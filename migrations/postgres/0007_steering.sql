@@ -10,3 +10,6 @@ create table paused_queues (
     name text primary key,
     paused_at bigint not null
 );
+
+-- The paused queues that a session was told of with its last beat, a JSON list.
+alter table sessions add column paused text not null default '[]';

@@ -32,3 +32,6 @@ create table paused_queues (
     name text primary key,
     paused_at integer not null
 ) strict, without rowid;
+
+-- The paused queues that a session was told of with its last beat, a JSON list.
+alter table sessions add column paused text not null default '[]';

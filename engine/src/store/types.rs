@@ -523,8 +523,8 @@ pub struct SessionRow {
     pub projects: u32,
     /// How many steps of others it runs.
     pub claims: u32,
-    /// How often it has beaten.
-    pub beat: i64,
+    /// The paused queues that it was told of with its last beat; on a file nobody beats.
+    pub paused: HashSet<String>,
 }
 
 /// Which project a command means.

@@ -85,9 +85,14 @@ impl Vitals {
         let hungry = of(hungry);
         // Who has become hungry says so at once.
         if self.hungry.swap(hungry, Ordering::Relaxed) == 0 && hungry > 0 {
-            self.say.store(true, Ordering::Relaxed);
-            self.beat_soon();
+            self.answer_soon();
         }
+    }
+
+    /// Beats at once, so that others see what was heard.
+    pub(super) fn answer_soon(&self) {
+        self.say.store(true, Ordering::Relaxed);
+        self.beat_soon();
     }
 
     pub(super) fn beat_soon(&self) {

@@ -24,6 +24,9 @@ impl Scheduler {
             return;
         }
         self.held_sender.send_replace(Some(paused.clone()));
+        if let Some(vitals) = &self.vitals {
+            vitals.answer_soon();
+        }
         let before = self.held_queues.replace(paused).unwrap_or_default();
         if before.iter().all(|queue| self.is_held(queue)) {
             return;

@@ -113,8 +113,10 @@ async fn a_worker_that_was_declared_dead_records_nothing_and_begins_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_queue_is_paused_on_every_worker() {
     let stage = Stage::on(Backend::Postgres);
-    let owner = Worker::start(&stage, |it| it.queues(["default"])).await;
-    let gpu = Worker::start(&stage, |it| it.queues(["gpu"]).concurrency(1)).await;
+    // So that the beats of nobody come in time by themselves.
+    let long = |it: EngineBuilder| it.lease(Duration::from_secs(30));
+    let owner = Worker::start(&stage, |it| long(it.queues(["default"]))).await;
+    let gpu = Worker::start(&stage, |it| long(it.queues(["gpu"]).concurrency(1))).await;
     let outside = outside(&stage).await;
     let document = "tasks: {a: {kind: work, queue: gpu}, b: {kind: work, queue: gpu}, \
                     c: {kind: work, needs: [a]}}";

@@ -145,7 +145,8 @@ pub(super) fn session_row(row: &Row) -> Result<SessionRow, StoreError> {
         projects: number(row, 10)?,
         claims: number(row, 11)?,
         lease: micros(row.try_get(12)?),
-        beat: row.try_get(13)?,
+        paused: serde_json::from_str(&row.try_get::<String, _>(13)?)
+            .map_err(damaged)?,
     })
 }
 

@@ -502,7 +502,7 @@ select s.id, s.state, s.host, s.process, s.command, s.started_at, s.slots, s.bus
     s.serves, s.until - cast(unixepoch('subsec') * 1000000 as integer),
     (select count(*) from projects p where p.session = s.id),
     (select count(*) from claims c where c.session = s.id and c.state = 'claimed'),
-    s.lease, s.beat
+    s.lease, s.paused
 from sessions s order by s.started_at, s.id",
 
     // What a commit does to claims and messages: `$2` is a list, because a statement for each

@@ -227,7 +227,7 @@ select s.id, s.state, s.host, s.process, s.command, s.started_at, s.slots, s.bus
     s.serves, s.until - (extract(epoch from clock_timestamp()) * 1000000)::bigint,
     (select count(*) from projects p where p.session = s.id),
     (select count(*) from claims c where c.session = s.id and c.state = 'claimed'),
-    s.lease, s.beat
+    s.lease, s.paused
 from sessions s order by s.started_at, s.id",
 
     put_offers: "
@@ -325,7 +325,8 @@ with me as (
     set beat = beat + 1,
         until = (extract(epoch from clock_timestamp()) * 1000000)::bigint + lease,
         busy = $2,
-        hungry = $3
+        hungry = $3,
+        paused = coalesce((select json_agg(q.name) from paused_queues q)::text, '[]')
     where id = $1 and state in ('live', 'draining')
     returning id, beat, state
 )",
