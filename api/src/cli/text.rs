@@ -23,11 +23,12 @@ pub(super) fn print_data(text: &str, line: bool) {
     }
 }
 
-/// Removes what would steer the terminal: names and errors come from anywhere.
+/// Removes what would steer the terminal, or turn the direction of what follows around: names
+/// and errors come from anywhere.
 pub(super) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c })
-        .collect()
+    let turns = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let steers = |c: char| (c.is_control() && c != '\n') || turns(c);
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// One line of a text.

@@ -11,6 +11,7 @@ mod exits;
 mod http;
 mod japanese;
 mod kill;
+mod page;
 mod postgres;
 mod python;
 mod remote;
