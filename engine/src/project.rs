@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Changes, Engine, Error, ProjectId, Timestamp,
     plan::{Plan, StepNo},
-    run::{PastAttempt, ProjectState, Replay, Run, StepState, WaitReason},
+    run::{Choice, PastAttempt, ProjectState, Replay, Run, StepState, WaitReason},
     store::{Author, LogLine, MailKind, ProjectRow, StoredProject, Summary},
     view::{EventView, ProjectView, Snapshot, StepDetails},
 };
@@ -456,7 +456,8 @@ impl ProjectHandle {
         let after = Timestamp::from_micros(run.now().as_micros() + 1);
         let now = self.engine.inner().clock.now().max(after);
         let rows = &snapshot.stored.facts;
-        let replay = run.plan_replay(seeds, rows, &row.restored(), now);
+        let choice = Choice { seeds, ..Choice::default() };
+        let replay = run.plan_replay(choice, rows, &row.restored(), run.plan(), now);
         let steps = run
             .in_document_order()
             .into_iter()

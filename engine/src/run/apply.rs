@@ -209,8 +209,16 @@ impl Run {
             0 => Verdict::Run,
             _ => self.step(no).rule.verdict(&needs),
         };
+        let unfolded = self.folding.as_ref().is_some_and(|it| it.contains(&no));
         let (state, kind) = match verdict {
             Verdict::Wait => return,
+            // Its own row, which is still to come, says what became of it: a replay may
+            // have given it an output whatever its needs say.
+            _ if unfolded
+                && (!matches!(verdict, Verdict::Run) || self.is_halted(no)) =>
+            {
+                return;
+            }
             Verdict::Run if self.is_halted(no) => {
                 (StepState::Cancelled, RecordKind::StepCancelled)
             }

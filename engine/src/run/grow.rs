@@ -78,7 +78,10 @@ impl Run {
     /// Where the output of a step is.
     pub fn source(&self, no: StepNo) -> Source {
         if matches!(self.step(no).action, Action::ForEach(_)) {
-            return Source::Items;
+            // One whose output was given never ran.
+            let given = self.view(no).attempt == 0
+                && self.step_state(no) == StepState::Succeeded;
+            return if given { Source::Own } else { Source::Items };
         }
         let result = self.results(no).next();
         let became = result.filter(|it| self.growth(*it) == Some(Growth::Replaced));

@@ -41,7 +41,7 @@ pub use self::{
     grow::Source,
     order::SetBack,
     ready::ReadyQueue,
-    replay::Replay,
+    replay::{Choice, Replay},
     restore::Restored,
     state::{ProjectState, StepState, WaitReason},
 };

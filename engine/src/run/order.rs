@@ -46,6 +46,27 @@ impl Run {
         }
         set_back
     }
+
+    /// The same without what depends on them: it keeps what it has.
+    pub fn set_back_only(&self, seeds: &[StepNo]) -> SetBack {
+        let mut set_back = SetBack::default();
+        let mut stack = seeds.to_vec();
+        while let Some(no) = stack.pop() {
+            if set_back.steps.insert(no) {
+                stack.extend(self.children(no));
+            }
+        }
+        for no in &set_back.steps {
+            let mut child = *no;
+            while let Some(parent) = self.influenced(child) {
+                if set_back.steps.contains(&parent) || !set_back.kept.insert(parent) {
+                    break;
+                }
+                child = parent;
+            }
+        }
+        set_back
+    }
 }
 
 /// What a replay sets back.

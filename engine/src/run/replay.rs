@@ -5,8 +5,22 @@ use std::{
     sync::Arc,
 };
 
-use super::{Fact, ProjectState, Restored, Run, SetBack, StepState};
-use crate::{Timestamp, plan::StepNo};
+use super::{Event, Fact, Output, ProjectState, Restored, Run, SetBack, StepState};
+use crate::{
+    StepError, Timestamp,
+    plan::{Action, Plan, StepNo},
+};
+
+/// What a replay is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// The steps it begins with.
+    pub seeds: BTreeSet<StepNo>,
+    /// Steps that do not run and have these outputs.
+    pub pins: BTreeMap<StepNo, Output>,
+    /// Whether what depends on these stays as it is.
+    pub only: bool,
+}
 
 /// What a replay does, before it is done.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +31,15 @@ pub struct Replay {
     pub set_back: SetBack,
     /// Rows that start anew, with their next generation.
     pub anew: Vec<(StepNo, u32)>,
+    /// Rows that have an output without having run, with their next generation.
+    pub pinned: Vec<(StepNo, u32, Output)>,
     /// Rows of children whose list is made anew: they go.
     pub gone: Vec<StepNo>,
+    /// The steps that will run if every step succeeds and every condition is true. What a
+    /// list or a canvas will hold is not known before.
+    pub runs: BTreeSet<StepNo>,
+    /// The steps that end again because of these: what they became runs.
+    pub ends: BTreeSet<StepNo>,
     /// Steps by state once it is applied.
     pub counts: BTreeMap<&'static str, u32>,
 }
@@ -51,63 +72,193 @@ impl Run {
             .collect()
     }
 
-    /// Plans to run `seeds` and what depends on them again. `rows` are the stored facts,
-    /// `project` what is stored beside them.
+    /// Plans to run chosen steps again, with what depends on them. `rows` are the stored
+    /// facts, `project` what is stored beside them; `plan` is the plan from then on, of the
+    /// same steps.
     pub fn plan_replay(
         &self,
-        seeds: BTreeSet<StepNo>,
+        choice: Choice,
         rows: &[Fact],
         project: &Restored,
+        plan: &Arc<Plan>,
         now: Timestamp,
     ) -> Replay {
-        let set_back = self.set_back(&seeds.iter().copied().collect::<Vec<_>>());
+        let Choice { seeds, pins, only } = choice;
+        let mut set_back = self.chosen(&seeds, &pins, only);
         let mut replay = Replay { seeds, ..Replay::default() };
         for row in rows.iter().filter(|row| set_back.steps.contains(&row.no)) {
             let parent = self.parent(row.no);
             if parent.is_some_and(|parent| set_back.steps.contains(&parent)) {
                 replay.gone.push(row.no);
-                continue;
+            } else if !pins.contains_key(&row.no) {
+                replay.anew.push((row.no, self.next_generation(row.no)));
             }
-            // Children take the generation of their parent: it must be a new one for
-            // each of them, and for theirs.
-            let mut generation = row.generation;
-            let mut inside = vec![row.no];
-            while let Some(no) = inside.pop() {
-                generation = generation.max(self.view(no).generation);
-                inside.extend(self.children(no));
+        }
+        for (no, output) in pins {
+            set_back.steps.remove(&no);
+            // One inside of what is made anew goes with it.
+            let parent = self.parent(no);
+            if !parent.is_some_and(|parent| set_back.steps.contains(&parent)) {
+                replay.pinned.push((no, self.next_generation(no), output));
             }
-            replay.anew.push((row.no, generation + 1));
         }
         replay.set_back = set_back;
         let reopened =
             Restored { state: ProjectState::Pending, cancelled_at: None, ..*project };
         let fold = |replay: &Replay| {
             let rows = replay.apply(rows, now);
-            Self::restore(Arc::clone(&self.plan), self.seed, rows, &reopened)
+            Self::restore(Arc::clone(plan), self.seed, rows, &reopened)
         };
-        let next = fold(&replay);
-        // A step without a row may start now because of needs that ended long ago: its
-        // delay and its expiry count from the replay, so it needs a row that says so.
-        let mut late = vec![];
-        let known: BTreeSet<StepNo> = rows.iter().map(|row| row.no).collect();
-        let in_use = |no: &&StepNo| **no < next.len() && !next.is_dead(**no);
-        for no in replay.set_back.steps.iter().filter(in_use) {
-            let policy = next.policy(*no);
-            let timed = policy.start_before.is_some() || !policy.delay.is_zero();
-            let waits =
-                matches!(next.step_state(*no), StepState::Ready | StepState::Waiting);
-            if timed && waits && !known.contains(no) {
-                late.push((*no, next.view(*no).generation + 1));
+        let mut next = fold(&replay);
+        loop {
+            let late = self.late(&next, &replay, rows);
+            if late.is_empty() {
+                break;
+            }
+            replay.anew.extend(late);
+            next = fold(&replay);
+        }
+        replay.counts = next.counts();
+        let open: Vec<StepNo> = next
+            .steps_in_use()
+            .filter(|no| !next.step_state(*no).is_terminal())
+            .collect();
+        replay.runs = next.foretell();
+        let ends = |no: &StepNo| next.step_state(*no) == StepState::Succeeded;
+        replay.ends = open.into_iter().filter(ends).collect();
+        replay.ends.retain(|no| !replay.runs.contains(no));
+        replay
+    }
+
+    /// Steps that are to begin anew although nobody chose them: `next` is what the rows fold
+    /// to otherwise.
+    fn late(&self, next: &Self, replay: &Replay, rows: &[Fact]) -> Vec<(StepNo, u32)> {
+        let known: BTreeSet<StepNo> = rows
+            .iter()
+            .map(|row| row.no)
+            .chain(replay.anew.iter().map(|(no, _)| *no))
+            .collect();
+        // One without a row may start now because of needs that ended long ago: its delay
+        // and its expiry count from the replay, so it needs a row that says so.
+        let timed = replay.set_back.steps.iter().copied().filter(|no| {
+            *no < next.len()
+                && !next.is_dead(*no)
+                && !known.contains(no)
+                && {
+                    let policy = next.policy(*no);
+                    policy.start_before.is_some() || !policy.delay.is_zero()
+                }
+                && matches!(next.step_state(*no), StepState::Ready | StepState::Waiting)
+        });
+        // One that was ended by what is not so any more: its row is of an attempt, or a wait,
+        // that is over.
+        let revived = rows.iter().map(|row| row.no).filter(|no| {
+            *no < self.len()
+                && *no < next.len()
+                && self.step_state(*no).is_terminal()
+                && !replay.set_back.touches(*no)
+                && !replay.anew.iter().any(|(anew, _)| anew == no)
+                && matches!(
+                    next.step_state(*no),
+                    StepState::Waiting | StepState::Running
+                )
+                && !next.expanded.contains_key(no)
+        });
+        let timed = timed.map(|no| (no, next.view(no).generation + 1));
+        timed.chain(revived.map(|no| (no, self.next_generation(no)))).collect()
+    }
+
+    pub(super) fn failed_members(&self, join: StepNo) -> u32 {
+        let members = self.members(join).into_iter();
+        let failed = members.filter(|no| self.step_state(*no).is_failure());
+        u32::try_from(failed.count()).unwrap_or(u32::MAX)
+    }
+
+    /// What a choice sets back, pinned steps and what was inside of them included.
+    fn chosen(
+        &self,
+        seeds: &BTreeSet<StepNo>,
+        pins: &BTreeMap<StepNo, Output>,
+        only: bool,
+    ) -> SetBack {
+        let chosen: Vec<StepNo> = seeds.iter().chain(pins.keys()).copied().collect();
+        match only {
+            true => self.set_back_only(&chosen),
+            false => self.set_back(&chosen),
+        }
+    }
+
+    /// The generation of a step that is made anew. Children take that of their parent: it
+    /// must be a new one for each of them, and for theirs.
+    fn next_generation(&self, no: StepNo) -> u32 {
+        let mut generation = 0;
+        let mut inside = vec![no];
+        while let Some(no) = inside.pop() {
+            generation = generation.max(self.view(no).generation);
+            inside.extend(self.children(no));
+        }
+        generation + 1
+    }
+
+    /// Lets everything end well, and tells which steps ran. The run is of no use then.
+    fn foretell(&mut self) -> BTreeSet<StepNo> {
+        let before = self.len();
+        let null = || Output::from(serde_json::value::RawValue::NULL.to_owned());
+        let mut ran = BTreeSet::new();
+        let mut running: Vec<StepNo> = self.running_steps().collect();
+        let mut now = self.now;
+        self.state = ProjectState::Running;
+        loop {
+            for no in running.drain(..) {
+                ran.insert(no);
+                let attempt = self.view(no).attempt;
+                let _ =
+                    self.apply(Event::Succeeded { no, attempt, output: null() }, now);
+            }
+            let ready: Vec<StepNo> = self.ready_steps().collect();
+            if ready.is_empty() {
+                // Whatever time anything waits for has passed.
+                let Some(due) = self.next_due() else { break };
+                now = now.max(due);
+                let _ = self.apply(Event::Tick, now);
+                continue;
+            }
+            let mut moved = false;
+            for no in ready {
+                if self.step_state(no) != StepState::Ready {
+                    continue;
+                }
+                let event = match &self.step(no).action {
+                    Action::Run { .. } => {
+                        running.push(no);
+                        Event::Started { no }
+                    }
+                    Action::Pass { tolerate: Some(most), .. }
+                        if self.failed_members(no)
+                            > most.at_most_of(self.member_count(no)) =>
+                    {
+                        ran.insert(no);
+                        let error =
+                            StepError::fail("members_failed", "too many failed");
+                        Event::Failed { no, attempt: 1, error }
+                    }
+                    Action::Join { .. } | Action::Pass { .. } => {
+                        ran.insert(no);
+                        Event::Succeeded { no, attempt: 1, output: null() }
+                    }
+                    Action::ForEach(_) => {
+                        ran.insert(no);
+                        Event::Expanded { no, items: 0, list: null() }
+                    }
+                };
+                moved |= self.apply(event, now).is_ok();
+            }
+            if !moved {
+                break;
             }
         }
-        replay.counts = match late.is_empty() {
-            true => next.counts(),
-            false => {
-                replay.anew.append(&mut late);
-                fold(&replay).counts()
-            }
-        };
-        replay
+        ran.retain(|no| *no < before);
+        ran
     }
 
     /// Whether it is cancelled because a sibling failed, it or what it became.
@@ -187,7 +338,14 @@ impl Replay {
             .filter(|row| !gone.contains(&row.no) && !anew.contains_key(&row.no));
         let again =
             anew.iter().map(|(no, generation)| Fact::set_back(*no, *generation, now));
-        kept.cloned().chain(again).collect()
+        let pinned: BTreeSet<StepNo> = self.pinned.iter().map(|(no, ..)| *no).collect();
+        let kept = kept.filter(|row| !pinned.contains(&row.no));
+        let given = self.pinned.iter().map(|(no, generation, output)| Fact {
+            state: StepState::Succeeded,
+            output: Some(Arc::clone(output)),
+            ..Fact::set_back(*no, *generation, now)
+        });
+        kept.cloned().chain(again).chain(given).collect()
     }
 }
 

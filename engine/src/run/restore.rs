@@ -113,7 +113,7 @@ impl Run {
             self.errors.insert(fact.no, error.clone());
         }
         match fact.state {
-            StepState::Blocked => self.begin_anew(fact, decisions),
+            StepState::Blocked => self.begin_anew(fact, ended, decisions),
             StepState::Ready => {
                 self.leave_wait(fact.no);
                 self.enter(fact.no, StepState::Ready, fact.at);
@@ -166,8 +166,17 @@ impl Run {
 
     /// A replay set the step back: what its needs decide stands, but delays count from
     /// the replay.
-    fn begin_anew(&mut self, fact: &Fact, decisions: &mut Decisions) {
+    fn begin_anew(
+        &mut self,
+        fact: &Fact,
+        ended: &mut Vec<StepNo>,
+        decisions: &mut Decisions,
+    ) {
         let no = fact.no;
+        // What its needs say was put off until its own row.
+        if self.step_state(no) == StepState::Blocked {
+            self.decide(no, fact.at, ended, decisions);
+        }
         if matches!(self.step_state(no), StepState::Ready | StepState::Waiting) {
             self.leave_wait(no);
             self.timers.retain(|(_, step)| *step != no);

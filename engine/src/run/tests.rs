@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+mod replays;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -140,6 +142,11 @@ struct World {
     ticked: Timestamp,
     /// What steps become, and what they add to their group.
     bodies: [Arc<Plan>; 3],
+    /// What the plan of the latest replay told, what was executed since, and how many steps
+    /// there were then.
+    foretold: BTreeSet<StepNo>,
+    executed: BTreeSet<StepNo>,
+    known: StepNo,
 }
 
 impl World {
@@ -161,6 +168,9 @@ impl World {
             terminal: BTreeMap::new(),
             began: false,
             ticked: Timestamp::EPOCH,
+            foretold: BTreeSet::new(),
+            executed: BTreeSet::new(),
+            known: 0,
             bodies: bodies(),
         }
     }
@@ -235,7 +245,10 @@ impl World {
             if state.is_terminal() {
                 self.terminal.insert(no, state);
             }
+            // A replay keeps what it was told to keep, whatever its needs do meanwhile.
+            let kept = self.known > 0 && !self.executed.contains(&no);
             if matches!(state, StepState::Running | StepState::Succeeded)
+                && !kept
                 && run.step(no).rule != Rule::AnySucceeded
                 && run.step(no).rule != Rule::AnyFailed
                 && !matches!(run.step(no).rule, Rule::AtLeast(_))
@@ -342,13 +355,8 @@ impl World {
         self.apply(event);
     }
 
-    fn failed_members(&self, join: StepNo) -> u32 {
-        let members = self.run.members(join).into_iter();
-        let failed = members.filter(|no| self.run.step_state(*no).is_failure());
-        u32::try_from(failed.count()).expect("few members")
-    }
-
     fn start(&mut self, no: StepNo, pick: usize) {
+        self.executed.insert(no);
         if !self.run.step(no).conditions.is_empty() && pick.is_multiple_of(5) {
             return self.apply(Event::ConditionFalse { no });
         }
@@ -357,7 +365,8 @@ impl World {
                 return self.apply(Event::Started { no });
             }
             crate::plan::Action::Pass { tolerate: Some(most), .. }
-                if self.failed_members(no) > most.at_most_of(9) =>
+                if self.run.failed_members(no)
+                    > most.at_most_of(self.run.member_count(no)) =>
             {
                 let error = StepError::fail("members_failed", "too many");
                 return self.apply(Event::Failed { no, attempt: 1, error });
@@ -374,52 +383,6 @@ impl World {
         let items =
             u32::try_from(items.as_array().map_or(0, Vec::len)).expect("few items");
         self.apply(Event::Expanded { no, items, list: output() });
-    }
-
-    /// Runs what failed again, as the store would record it; whether there was anything.
-    fn replay(&mut self) -> bool {
-        let seeds = self.run.failed_steps();
-        if seeds.is_empty() {
-            return false;
-        }
-        self.now = self.now.plus(Duration::from_secs(60));
-        let rows: Vec<Fact> = self.rows.values().cloned().collect();
-        let replay = self.run.plan_replay(seeds, &rows, &self.header, self.now);
-        for no in &replay.set_back.steps {
-            assert!(self.run.children(*no).all(|c| replay.set_back.steps.contains(&c)));
-            self.terminal.remove(no);
-            self.succeeded.remove(no);
-        }
-        for no in &replay.set_back.kept {
-            self.terminal.remove(no);
-        }
-        let kept: Vec<(StepNo, StepState)> = self
-            .terminal
-            .iter()
-            .filter(|(_, state)| **state == StepState::Succeeded)
-            .map(|(no, state)| (*no, *state))
-            .collect();
-        // What never ran may be decided in another way now.
-        self.terminal.retain(|no, _| self.rows.contains_key(no));
-        let rows = replay.apply(&rows, self.now);
-        self.rows = rows.into_iter().map(|row| (row.no, row)).collect();
-        self.header.state = ProjectState::Pending;
-        self.header.cancelled_at = None;
-        self.ticked = self.now;
-        self.run = self.restored();
-        self.run.state = ProjectState::Running;
-        self.header.state = ProjectState::Running;
-        assert_eq!(self.run.counts(), replay.counts, "the counts of the plan");
-        for (no, state) in kept {
-            assert_eq!(
-                self.run.step_state(no),
-                state,
-                "a replay keeps {}",
-                self.run.name(no)
-            );
-        }
-        self.check();
-        true
     }
 
     /// Lets everything end well from here on.
@@ -517,6 +480,7 @@ proptest! {
         moves in prop::collection::vec(any::<u16>(), 0..80),
         fail_fast in prop::bool::weighted(0.2),
         max_parallel in prop::option::weighted(0.3, 1..4_u32),
+        chosen in prop::collection::vec(any::<u16>(), 0..4),
     ) {
         let mut world = World::new(project(&shapes, fail_fast, max_parallel));
         for choice in moves {
@@ -531,6 +495,20 @@ proptest! {
             let left = world.run.failed_steps();
             let left: Vec<_> = left.iter().map(|no| (world.run.name(*no), world.run.view(*no))).collect();
             prop_assert!(left.is_empty(), "everything was run again: {left:?}");
+        }
+        for pick in chosen {
+            let choice = world.choice(pick);
+            if choice.seeds.is_empty() && choice.pins.is_empty() {
+                continue;
+            }
+            world.replay_chosen(choice);
+            world.finish();
+            // What its plan told, and what a list was made of that is not known before.
+            let known = world.known;
+            let ran: BTreeSet<StepNo> =
+                world.executed.iter().copied().filter(|no| *no < known).collect();
+            let names = |set: &BTreeSet<StepNo>| set.iter().map(|n| (*n, world.run.name(*n))).collect::<Vec<_>>();
+            prop_assert_eq!(&ran, &world.foretold, "DBG {:?} / {:?} told {} states {:?}", names(&ran.difference(&world.foretold).copied().collect()), names(&world.foretold.difference(&ran).copied().collect()), world.told, world.run.steps_in_use().map(|n| (world.run.name(n), world.run.step_state(n))).collect::<Vec<_>>());
         }
     }
 
