@@ -40,6 +40,9 @@ pub enum Error {
     /// The project has changed since the plan was made.
     #[error("project {0} has changed since the plan was made")]
     PlanChanged(ProjectId),
+    /// Steps would run again whose effect may happen twice, and nobody said that they may.
+    #[error("these steps need consent to run again: {}", .0.join(", "))]
+    NeedsConsent(Vec<String>),
     /// The worker has no right to run a kind.
     #[error("{kind} is refused: {reason}")]
     Refused {
@@ -66,6 +69,7 @@ impl Error {
             Self::Conflict(_) => "idempotency_conflict",
             Self::Locked(_) => "already_executing",
             Self::PlanChanged(_) => "plan_changed",
+            Self::NeedsConsent(_) => "needs_consent",
             Self::Refused { .. } => "refused",
             Self::TimedOut => "timed_out",
             Self::Store(_) => "database",
@@ -88,6 +92,10 @@ impl Error {
                     .to_owned()
             }
             Self::PlanChanged(_) => "make the plan again".to_owned(),
+            Self::NeedsConsent(_) => {
+                "name each under `repeat` (`--repeat STEP`), or give its output"
+                    .to_owned()
+            }
             Self::Refused { .. } => "switch the kind on, or remove the task".to_owned(),
             Self::TimedOut => {
                 "the project goes on; `dandori watch` follows it".to_owned()

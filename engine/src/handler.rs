@@ -148,6 +148,12 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// Whether it may be done once more with this input without a second effect; expressions
+    /// in it are given as written. A replay asks before it repeats what may not.
+    fn is_idempotent(&self, _with: &serde_json::Value) -> bool {
+        true
+    }
+
     /// Whether an attempt must not outlive the lease of its worker, such as one that has
     /// started a process: where the worker is cut off from the database, it is stopped after
     /// one lease instead of three, and started again.
@@ -318,6 +324,11 @@ impl Context {
     /// The name of the step in its project, such as `idea/search`.
     pub fn step(&self) -> &str {
         &self.0.step
+    }
+
+    /// How often the step was deliberately run anew, by replays: from 1.
+    pub fn generation(&self) -> u32 {
+        self.0.generation
     }
 
     /// The number of this attempt within its generation, from 1.

@@ -96,6 +96,7 @@ pub mod plan;
 mod plans;
 mod project;
 mod queues;
+mod replay;
 pub mod run;
 pub mod spec;
 pub mod store;
@@ -120,7 +121,8 @@ pub use crate::{
         Context, Handler, Kinds, Outcome, Parameter, State, parse_input, to_raw,
     },
     id::{InvalidId, ProjectId, SessionId},
-    project::{ProjectHandle, ReplayPlan, ReplayStep, Steered},
+    project::{ProjectHandle, Steered},
+    replay::{Limits, ReplayOptions, ReplayPlan, ReplayStep, ReplayWarning},
     submission::Project,
     view::{EventView, Progress, ProjectView, Snapshot, StepDetails},
     why::{Reason, Why},

@@ -5,12 +5,10 @@ use std::{
     time::Duration,
 };
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
-    Changes, Engine, Error, ProjectId, Timestamp,
+    Changes, Engine, Error, ProjectId,
     plan::{Plan, StepNo},
-    run::{Choice, PastAttempt, ProjectState, Replay, Run, StepState, WaitReason},
+    run::{PastAttempt, ProjectState, Run, WaitReason},
     store::{Author, LogLine, MailKind, ProjectRow, StoredProject, Summary},
     view::{EventView, ProjectView, Snapshot, StepDetails},
 };
@@ -45,30 +43,6 @@ pub enum Steered {
     Recorded,
 }
 
-/// What a replay would do, to be looked at before it is applied.
-#[derive(Clone, Debug)]
-pub struct ReplayPlan {
-    project: ProjectId,
-    guard: ([u8; 32], i64),
-    replay: Replay,
-    now: Timestamp,
-    /// Names the state of the project that the plan was made for.
-    pub digest: String,
-    /// Every step with what happens to it.
-    pub steps: Vec<ReplayStep>,
-}
-
-/// What a replay does with one step.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct ReplayStep {
-    /// The step.
-    pub name: String,
-    /// `reuse`, `run` or `skip`.
-    pub action: &'static str,
-    /// Why.
-    pub reason: String,
-}
-
 impl ProjectHandle {
     pub(crate) fn new(engine: Engine, id: ProjectId) -> Self {
         Self { engine, id, names: Arc::default(), author: None }
@@ -84,6 +58,11 @@ impl ProjectHandle {
     pub fn by(mut self, author: Author) -> Self {
         self.author = Some(author);
         self
+    }
+
+    /// In whose name it is steered.
+    pub(crate) fn author(&self) -> Option<&Author> {
+        self.author.as_ref()
     }
 
     /// The id of the project.
@@ -429,79 +408,6 @@ impl ProjectHandle {
             Err(Error::Locked(_)) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// Plans to run again the failed steps of an ended project and what depends on them,
-    /// keeping the rest.
-    ///
-    /// # Errors
-    /// [`Error::Illegal`] when the project has not ended or nothing failed.
-    pub async fn plan_replay(&self) -> Result<ReplayPlan, Error> {
-        let snapshot = self.snapshot().await?;
-        let row = &snapshot.stored.row;
-        let illegal = |wanted| Error::Illegal {
-            project: self.id,
-            state: row.state.as_str(),
-            wanted,
-        };
-        if !row.state.is_terminal() {
-            return Err(illegal("replay"));
-        }
-        let run = &snapshot.run;
-        let seeds = run.failed_steps();
-        if seeds.is_empty() {
-            return Err(illegal("a replay of failed steps"));
-        }
-        // After everything that happened before, whatever the clock says.
-        let after = Timestamp::from_micros(run.now().as_micros() + 1);
-        let now = self.engine.inner().clock.now().max(after);
-        let rows = &snapshot.stored.facts;
-        let choice = Choice { seeds, ..Choice::default() };
-        let replay = run.plan_replay(choice, rows, &row.restored(), run.plan(), now);
-        let steps = run
-            .in_document_order()
-            .into_iter()
-            .map(|no| {
-                let state = run.step_state(no);
-                let (action, reason) = if replay.seeds.contains(&no) {
-                    ("run", format!("it is {state}"))
-                } else if replay.set_back.touches(no) {
-                    ("run", "it depends on a step that runs".to_owned())
-                } else if state == StepState::Skipped {
-                    ("skip", "it was skipped".to_owned())
-                } else {
-                    ("reuse", format!("it is {state}"))
-                };
-                ReplayStep { name: run.name(no), action, reason }
-            })
-            .collect();
-        let mut digest = Sha256::new();
-        digest.update(row.plan_hash);
-        digest.update(row.last_event.to_le_bytes());
-        let digest = digest.finalize();
-        let digest = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(ReplayPlan {
-            project: self.id,
-            guard: (row.plan_hash, row.last_event),
-            replay,
-            now,
-            digest,
-            steps,
-        })
-    }
-
-    /// Applies a replay plan; an executing engine starts it.
-    ///
-    /// # Errors
-    /// [`Error::PlanChanged`] when the project is not as the plan knew it.
-    pub async fn replay(&self, plan: ReplayPlan) -> Result<(), Error> {
-        let store = self.engine.store();
-        let done =
-            store.replay(plan.project, plan.guard, plan.replay, plan.now).await?;
-        if !done {
-            return Err(Error::PlanChanged(self.id));
-        }
-        self.engine.execute(self.id).await
     }
 
     fn not_found(&self) -> Error {

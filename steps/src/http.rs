@@ -142,6 +142,17 @@ impl Handler for Request {
         Some(self.contract.parameters())
     }
 
+    /// By the method (RFC 9110, 9.2.2); a key makes another one so.
+    fn is_idempotent(&self, with: &Value) -> bool {
+        let method = with.get("method").and_then(Value::as_str).unwrap_or("GET");
+        let headers = with.get("headers").and_then(Value::as_object);
+        let has_key = headers.is_some_and(|headers| {
+            headers.keys().any(|name| name.eq_ignore_ascii_case("idempotency-key"))
+        });
+        let known = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"];
+        has_key || known.iter().any(|it| it.eq_ignore_ascii_case(method))
+    }
+
     fn output_schema(&self) -> Option<&str> {
         Some(self.contract.output())
     }

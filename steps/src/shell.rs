@@ -88,6 +88,11 @@ impl Handler for Run {
         Some(self.contract.parameters())
     }
 
+    /// What a program does is not known.
+    fn is_idempotent(&self, _with: &Value) -> bool {
+        false
+    }
+
     fn output_schema(&self) -> Option<&str> {
         Some(self.contract.output())
     }

@@ -6,6 +6,7 @@
 
 mod build;
 mod dynamic;
+mod edit;
 mod flow;
 mod nearest;
 mod policy;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     build::Draft,
     dynamic::Dynamic,
+    edit::Edit,
     flow::{Call, Flow},
     nearest::nearest,
     policy::{Policy, StartBefore},
@@ -146,6 +148,21 @@ impl Plan {
     /// The scope in which a step's expressions are evaluated.
     pub fn scope(&self, scope: u32) -> &Scope {
         &self.stored.scopes[scope as usize]
+    }
+
+    /// The scopes that the expressions of a step see, and those around them.
+    pub fn scopes_of(&self, no: StepNo) -> impl Iterator<Item = &Scope> {
+        let step = self.step(no);
+        let mut open: Vec<u32> = step.conditions.iter().map(|it| it.scope).collect();
+        open.push(step.scope);
+        std::iter::from_fn(move || {
+            let scope = self.scope(open.pop()?);
+            match scope {
+                Scope::Template { outer, .. } => open.push(*outer),
+                Scope::Root | Scope::Item => {}
+            }
+            Some(scope)
+        })
     }
 
     /// The steps that need `no`.

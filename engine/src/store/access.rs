@@ -1,12 +1,13 @@
 //! The verbs of the door: tokens, the audit, queues, and what followers ask.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{ProjectRow, Store, StoreError};
-use crate::{ProjectId, Timestamp};
+use crate::{ProjectId, Timestamp, run::Replay};
 
 /// What is stored of a project beside its steps.
 #[derive(Clone, Debug)]
@@ -43,6 +44,40 @@ pub struct AuditLine {
     pub project: Option<ProjectId>,
     /// To what else.
     pub detail: String,
+}
+
+/// A replay as it is to be recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Reopening {
+    /// Which rows it sets back.
+    pub replay: Replay,
+    /// The hash, bytes and kinds of a changed plan.
+    pub plan: Option<([u8; 32], Arc<[u8]>, Vec<String>)>,
+    /// Changed inputs, a JSON object.
+    pub inputs: Option<Arc<[u8]>>,
+    /// Who asks for it.
+    pub who: String,
+    /// The same for the audit, where it comes over HTTP.
+    pub author: Option<Author>,
+    /// Why.
+    pub reason: String,
+    /// What was asked for, as JSON.
+    pub detail: String,
+}
+
+/// A line of the history of replays.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReplayLine {
+    /// The number of its event.
+    pub event: i64,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub who: String,
+    /// Why.
+    pub reason: String,
+    /// What was asked for.
+    pub detail: serde_json::Value,
 }
 
 /// A token that may ask, without its secret.
@@ -92,6 +127,14 @@ impl Store {
     /// When the database cannot be read.
     pub async fn summary(&self, id: ProjectId) -> Result<Option<Summary>, StoreError> {
         ask!(self, store => store.summary(id))
+    }
+
+    /// The replays of a project, the oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn replays(&self, id: ProjectId) -> Result<Vec<ReplayLine>, StoreError> {
+        ask!(self, store => store.replays(id))
     }
 
     /// Keeps a token, of which only the SHA-256 is known.

@@ -27,7 +27,7 @@ use std::{path::Path, pin::Pin, sync::Arc};
 use uuid::Uuid;
 
 pub use self::{
-    access::{AuditLine, Author, QueueRow, Summary, TokenRow},
+    access::{AuditLine, Author, QueueRow, Reopening, ReplayLine, Summary, TokenRow},
     crash::CrashPoint,
     error::{StoreError, StoreErrorKind},
     lock::LockHolder,
@@ -48,7 +48,7 @@ pub(crate) use self::{
 use crate::{
     ProjectId, SessionId, Timestamp,
     plan::StepNo,
-    run::{Output, PastAttempt, Record, Replay},
+    run::{Output, PastAttempt, Record},
 };
 
 /// Outputs up to this many bytes stand in the row of their step.
@@ -400,7 +400,7 @@ impl Store {
         &self,
         project: ProjectId,
         guard: ([u8; 32], i64),
-        replay: Replay,
+        replay: Reopening,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let done = on!(self, store => store.replay(project, guard, replay, now))?;

@@ -5,8 +5,11 @@ use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use dandori::{
     ProjectId, SessionId,
-    run::{ProjectState, Replay},
-    store::{Claim, Consumed, Delivery, ListFilter, MailKind, NewProject, Offer, Part},
+    run::ProjectState,
+    store::{
+        Claim, Consumed, Delivery, ListFilter, MailKind, NewProject, Offer, Part,
+        Reopening,
+    },
 };
 use sqlx::{Executor as _, PgPool, Row as _, postgres::PgPoolOptions};
 
@@ -204,7 +207,7 @@ on_both! {
             let last = Part { from: 2, ..empty(id, owner, epoch) };
             commit(&store, finished(last)).await;
             let guard = (stored().await.row.plan_hash, 2);
-            let replay = Replay::default();
+            let replay = Reopening::default();
             interrupted(store.replay(id, guard, replay, NOW), polls).await;
             until(async || stored().await.row.state == ProjectState::Pending).await;
             assert_eq!(events().await, 3, "the replay and its event");

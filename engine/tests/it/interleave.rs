@@ -10,17 +10,14 @@ mod hold;
 mod scripts;
 mod world;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use dandori::{
     ProjectId, SessionId,
-    run::{Record, RecordKind, Replay as Anew, SetBack},
+    run::{Record, RecordKind},
     store::{
         Beat as Said, Claim as Grant, ClaimOutcome, Consumed, Delivery, Letters,
-        MailKind, NewProject, Part, Store, StoreError, Submitted,
+        MailKind, NewProject, Part, Reopening, Store, StoreError, Submitted,
     },
 };
 use tokio::sync::Mutex;
@@ -275,13 +272,7 @@ impl World {
             }
             Replay => {
                 let row = store.row(id).await?.unwrap();
-                let replay = Anew {
-                    seeds: BTreeSet::new(),
-                    set_back: SetBack::default(),
-                    anew: vec![],
-                    gone: vec![],
-                    counts: BTreeMap::new(),
-                };
+                let replay = Reopening::default();
                 let guard = (row.plan_hash, row.last_event);
                 if store.replay(id, guard, replay, NOW).await? {
                     let mut history = self.history.lock().await;

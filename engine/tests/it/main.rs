@@ -23,6 +23,7 @@ mod mishaps;
 #[cfg(feature = "broken")]
 mod negative;
 mod replay;
+mod replays;
 mod schema;
 mod stage;
 mod store;

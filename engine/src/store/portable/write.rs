@@ -16,7 +16,7 @@ use super::{
 use crate::{
     ProjectId, SessionId, Timestamp,
     plan::{PLAN_FORMAT, StepNo},
-    run::{Record, RecordKind, Replay},
+    run::{Record, RecordKind},
     store::{
         Adopted, Author, Beat, MailKind, NewProject, NewSession, Pulse, Statements,
         StoreError, Submitted, codec::encode_events,
@@ -238,20 +238,6 @@ impl Backend {
         .await
     }
 
-    pub(in crate::store) async fn replay(
-        &self,
-        project: ProjectId,
-        (plan, last_event): ([u8; 32], i64),
-        replay: Replay,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let sql = self.sql();
-        self.write("replay", move |tx| {
-            Box::pin(reopen(tx, sql, project, (plan, last_event), replay, now))
-        })
-        .await
-    }
-
     /// Beats, and hears what there is to do, on a connection of the caller's own.
     pub(in crate::store) async fn beat_on(
         connection: &mut Connection,
@@ -287,19 +273,8 @@ async fn submit(
     sql: &'static Statements,
     project: Arc<NewProject>,
 ) -> Result<Submitted, StoreError> {
-    let put = sqlx::query(sql.put_plan)
-        .bind(project.plan_hash.to_vec())
-        .bind(i64::from(PLAN_FORMAT))
-        .bind(project.plan.to_vec())
-        .execute(&mut *tx)
-        .await?;
-    if put.rows_affected() > 0 {
-        sqlx::query(sql.put_plan_kinds)
-            .bind(project.plan_hash.to_vec())
-            .bind(serde_json::to_string(&project.kinds).unwrap_or_default())
-            .execute(&mut *tx)
-            .await?;
-    }
+    let (hash, plan) = (project.plan_hash, &project.plan);
+    put_plan(tx, sql, hash, plan, &project.kinds).await?;
     let counts = format!("{{\"blocked\":{}}}", project.steps);
     let done = sqlx::query(sql.put_project)
         .bind(project.id.uuid())
@@ -430,51 +405,28 @@ async fn free(
     Ok(())
 }
 
-async fn reopen(
+/// Keeps a plan, unless it is there.
+pub(super) async fn put_plan(
     tx: &mut Connection,
     sql: &'static Statements,
-    project: ProjectId,
-    (plan, last_event): ([u8; 32], i64),
-    replay: Replay,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let reopened = sqlx::query(sql.reopen)
-        .bind(project.uuid())
-        .bind(last_event)
+    hash: [u8; 32],
+    plan: &[u8],
+    kinds: &[String],
+) -> Result<(), StoreError> {
+    let put = sqlx::query(sql.put_plan)
+        .bind(hash.to_vec())
+        .bind(i64::from(PLAN_FORMAT))
         .bind(plan.to_vec())
-        .bind(serde_json::to_string(&replay.counts).unwrap_or_default())
         .execute(&mut *tx)
         .await?;
-    if reopened.rows_affected() == 0 {
-        return Ok(false);
-    }
-    let anew = serde_json::to_string(&replay.anew).unwrap_or_default();
-    let gone = serde_json::to_string(&replay.gone).unwrap_or_default();
-    for (statement, list) in [
-        (sql.keep_attempts, &anew),
-        (sql.keep_gone_attempts, &gone),
-        (sql.drop_steps, &gone),
-        (sql.drop_expansions, &anew),
-        (sql.drop_gone_expansions, &gone),
-    ] {
-        sqlx::query(statement)
-            .bind(project.uuid())
-            .bind(list.clone())
+    if put.rows_affected() > 0 {
+        sqlx::query(sql.put_plan_kinds)
+            .bind(hash.to_vec())
+            .bind(serde_json::to_string(kinds).unwrap_or_default())
             .execute(&mut *tx)
             .await?;
     }
-    sqlx::query(sql.set_back)
-        .bind(project.uuid())
-        .bind(anew)
-        .bind(now.as_micros())
-        .execute(&mut *tx)
-        .await?;
-    for statement in [sql.drop_mail, sql.drop_output, sql.drop_claims] {
-        sqlx::query(statement).bind(project.uuid()).execute(&mut *tx).await?;
-    }
-    let record = Record::project(RecordKind::ProjectReplayed, now);
-    put_event(tx, sql, project, last_event + 1, &record).await?;
-    Ok(true)
+    Ok(())
 }
 
 /// How many rows there are of each project.
@@ -509,7 +461,7 @@ pub(super) async fn raise_mail(
     Ok(())
 }
 
-async fn put_event(
+pub(super) async fn put_event(
     tx: &mut Connection,
     sql: &'static Statements,
     project: ProjectId,

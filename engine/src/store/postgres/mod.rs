@@ -15,6 +15,8 @@ mod hints;
 mod open;
 #[path = "../portable/read.rs"]
 mod read;
+#[path = "../portable/replays.rs"]
+mod replays;
 #[path = "../portable/rows.rs"]
 mod rows;
 #[path = "../portable/spill.rs"]

@@ -82,6 +82,11 @@ fn migrator() -> Migrator {
             "steering",
             include_str!("../../../../migrations/postgres/0007_steering.sql"),
         ),
+        migration(
+            8,
+            "replays",
+            include_str!("../../../../migrations/postgres/0008_replays.sql"),
+        ),
     ])
 }
 

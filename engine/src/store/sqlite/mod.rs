@@ -12,6 +12,8 @@ mod commit;
 mod open;
 #[path = "../portable/read.rs"]
 mod read;
+#[path = "../portable/replays.rs"]
+mod replays;
 #[path = "../portable/rows.rs"]
 mod rows;
 #[path = "../portable/spill.rs"]

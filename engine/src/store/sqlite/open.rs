@@ -65,6 +65,11 @@ fn migrator() -> Migrator {
             "steering",
             include_str!("../../../../migrations/sqlite/0007_steering.sql"),
         ),
+        migration(
+            8,
+            "replays",
+            include_str!("../../../../migrations/sqlite/0008_replays.sql"),
+        ),
     ])
 }
 

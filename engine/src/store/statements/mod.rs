@@ -75,6 +75,11 @@ catalogue! {
     put_mail,
     raise_mail,
     reopen,
+    put_inputs,
+    pin,
+    put_blob,
+    put_replay,
+    replays,
     keep_attempts,
     keep_gone_attempts,
     drop_steps,
@@ -319,9 +324,33 @@ where id = $1",
 update projects set
     state = 'pending', reason = null, finished_at = null, cancelled_at = null,
     counts = $4, last_event = last_event + 1, mail = 0, session = null, wake_at = 0,
-    charged = false
-where id = $1 and last_event = $2 and plan = $3
-    and state in ('succeeded', 'failed', 'cancelled')",
+    charged = false, plan = $5
+where id = $1 and last_event = $2 and plan = $3 and (state in ('succeeded', 'failed', 'cancelled')
+    or (state = 'paused' and session is null and mail = 0))",
+
+    put_inputs: "update project_data set inputs = $2 where project = $1",
+
+    // An output that was given: as if the step had succeeded, without an attempt.
+    pin: "
+insert into steps
+    (project, no, generation, attempt, failures, crashes, state, at, output, blob_size)
+values ($1, $2, $3, 0, 0, 0, 'succeeded', $4, $5, $6)
+on conflict (project, no) do update set
+    generation = excluded.generation,
+    attempt = 0, failures = 0, crashes = 0, state = 'succeeded',
+    at = excluded.at, began_at = null, started_at = null, wait = null, until = null,
+    first_child = null, items = null, output = excluded.output,
+    blob_size = excluded.blob_size, error = null",
+
+    put_blob: "
+insert into blobs (project, no, generation, body) values ($1, $2, $3, $4)
+on conflict (project, no, generation) do update set body = excluded.body",
+
+    put_replay: "
+insert into replays (project, event, at, who, reason, detail) values ($1, $2, $3, $4, $5, $6)",
+
+    replays: "
+select event, at, who, reason, detail from replays where project = $1 order by event",
 
     // A replay keeps what steps were as attempts, and sets their rows back: `$2` is a list
     // of `[number, next generation]`.

@@ -11,7 +11,7 @@ use dandori::{
     run::{Fact, Record, RecordKind, Replay, SetBack, StepState},
     store::{
         Beat, Claim, ClaimOutcome, Consumed, Delivery, Letters, MailKind, NewProject,
-        NewSession, Offer, Part, Serves, Store, Submitted,
+        NewSession, Offer, Part, Reopening, Serves, Store, Submitted,
     },
 };
 
@@ -349,7 +349,9 @@ impl World {
             anew: vec![],
             gone: vec![],
             counts: BTreeMap::new(),
+            ..Replay::default()
         };
+        let replay = Reopening { replay, ..Reopening::default() };
         let guard = (row.plan_hash, row.last_event);
         if store.replay(self.id(at), guard, replay, NOW).await.unwrap() {
             self.book().replayed.push(at);
