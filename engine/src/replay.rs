@@ -16,10 +16,14 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Error, ProjectHandle, ProjectId, Snapshot, Timestamp,
     plan::{Action, Edit, Plan, Scope, StepNo},
+    project::REQUEST_WAIT,
     run::{Choice, Output, ProjectState, Replay, Run, StepState},
     spec::{Diagnostic, parse_duration},
     store::{ListFilter, Reopening, ReplayLine},
 };
+
+/// How often it is looked whether a project was given back.
+const POLL: Duration = Duration::from_millis(20);
 
 /// How many other projects are looked at for how long a kind takes.
 const HISTORY: u32 = 3;
@@ -251,10 +255,16 @@ impl ProjectHandle {
             Some(author) => author.who.clone(),
             None => std::env::var("USER").unwrap_or_default(),
         };
-        let store = self.engine().store();
-        let done = store.replay(plan.project, plan.guard, reopening, plan.now).await?;
-        if !done {
-            return Err(Error::PlanChanged(self.id()));
+        let (store, now) = (self.engine().store(), plan.now);
+        let asked = tokio::time::Instant::now();
+        while !store.replay(plan.project, plan.guard, reopening.clone(), now).await? {
+            // A paused project is given back by whoever has it, as soon as nothing runs.
+            let row = self.row().await?;
+            let held = row.state == ProjectState::Paused && row.session.is_some();
+            if !held || asked.elapsed() > REQUEST_WAIT {
+                return Err(Error::PlanChanged(self.id()));
+            }
+            tokio::time::sleep(POLL).await;
         }
         self.engine().execute(self.id()).await
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     ProjectId, SessionId, Timestamp,
     plan::StepNo,
-    run::Event,
+    run::{Event, ProjectState},
     store::{Adoptable, Adopted, Store, StoreError, StoreErrorKind},
 };
 
@@ -237,8 +237,19 @@ impl Scheduler {
     /// taken for the moment of a message.
     pub(super) fn release_if_ended(&mut self, project: ProjectId) {
         let Some(owned) = self.projects.get(&project) else { return };
-        let over = owned.run.state().is_terminal() || owned.steered;
-        if !over || owned.is_busy() || owned.reading {
+        if owned.is_busy() || owned.reading {
+            return;
+        }
+        // A paused project in which nothing runs needs no owner, and can be replayed then.
+        let rests = owned.run.state() == ProjectState::Paused
+            && self.config.all
+            && owned.offers.is_empty()
+            && owned.fetching.is_empty()
+            && owned.held.is_empty();
+        if rests && !owned.steered {
+            return self.give_back(project, None);
+        }
+        if !owned.run.state().is_terminal() && !owned.steered {
             return;
         }
         if owned.run.state().is_terminal() {

@@ -199,6 +199,31 @@ on_both! {
         engine.shutdown().await;
     }
 
+    async fn a_paused_project_is_replayed_once_nothing_runs(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let document = "tasks: {a: {kind: work}, b: {kind: work, needs: [a]}, c: {kind: work, needs: [b]}}";
+        let project = engine.submit(yaml(document)).await.unwrap();
+        stage.next().await.succeed(json!(1));
+        let b = stage.next().await;
+        project.pause().await.unwrap();
+        let from = ReplayOptions { from: vec!["a".to_owned()], ..ReplayOptions::default() };
+        let running = project.plan_replay_of(&from).await.unwrap_err();
+        assert_eq!(running.code(), "illegal_state", "b still runs");
+        b.succeed(json!(2));
+        stage.until_step(&project, "b", "succeeded").await;
+        let plan = project.plan_replay_of(&from).await.unwrap();
+        // Whoever has it gives it back by itself.
+        project.replay(plan).await.unwrap();
+        for (step, generation) in [("a", 2), ("b", 2), ("c", 1)] {
+            let call = stage.next().await;
+            assert_eq!((call.step(), call.ctx.generation()), (step, generation));
+            call.succeed(json!(3));
+        }
+        assert_eq!(ended(&project).await.state.as_str(), "succeeded");
+        engine.shutdown().await;
+    }
+
     async fn only_chosen_steps_run_and_what_is_stale_is_told(backend) {
         let stage = Stage::on(backend);
         let engine = stage.engine().await;
