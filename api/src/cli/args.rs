@@ -143,8 +143,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         what: Option<Queues>,
     },
-    /// Run the failed steps of an ended project again, and what depends on them.
-    Replay(Replay),
+    /// Run steps of an ended or paused project again: what failed, unless others are chosen.
+    Replay(Box<super::replay::Replay>),
     /// Look at a document without running it.
     Validate(Validate),
     /// Draw a document or a project.
@@ -168,7 +168,6 @@ impl Command {
             Self::Serve(_) => "serve",
             Self::Token(_) => "token",
             Self::Migrate => "migrate",
-            Self::Replay(_) => "replay",
             _ => return None,
         })
     }
@@ -321,23 +320,6 @@ pub(super) struct Show {
     /// Show earlier attempts too.
     #[arg(long)]
     pub(super) attempts: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct Replay {
-    /// An id, the end of one, a name, or `last`.
-    pub(super) id: String,
-    /// Only print what would run.
-    #[arg(long)]
-    pub(super) plan: bool,
-    /// Do not ask.
-    #[arg(long)]
-    pub(super) yes: bool,
-    /// Wait for the end; execute here when nobody else does.
-    #[arg(long)]
-    pub(super) wait: bool,
-    #[command(flatten)]
-    pub(super) execution: Execution,
 }
 
 #[derive(Debug, ClapArgs)]

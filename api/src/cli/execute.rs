@@ -175,10 +175,18 @@ async fn submit_to(
     if !common.json {
         anstream::eprintln!("project {}", view.id);
     }
-    let steps: u32 = view.counts.values().sum();
+    follow_to_end(common, &target).await
+}
+
+/// Follows a project that a server executes, and prints its result.
+pub(super) async fn follow_to_end(
+    common: &Common,
+    target: &Target,
+) -> Result<Exit, Failure> {
+    let steps: u32 = target.view(false).await?.counts.values().sum();
     let mut progress = Progress::new(u64::from(steps), 0);
     let followed = tokio::select! {
-        result = follow(&target, &mut progress) => result.map(|()| None),
+        result = follow(target, &mut progress) => result.map(|()| None),
         signal = interrupted() => Ok(Some(Exit::Interrupted(signal))),
     };
     progress.finish();

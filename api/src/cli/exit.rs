@@ -90,9 +90,10 @@ impl Failure {
                 Error::Invalid(_) => Exit::Invalid,
                 Error::NotFound { .. } => Exit::NotFound,
                 Error::TimedOut => Exit::TimedOut,
-                Error::Illegal { .. } | Error::Conflict(_) | Error::PlanChanged(_) => {
-                    Exit::Usage
-                }
+                Error::Illegal { .. }
+                | Error::Conflict(_)
+                | Error::PlanChanged(_)
+                | Error::NeedsConsent(_) => Exit::Usage,
                 Error::Store(store) if store.kind() == StoreErrorKind::Refused => {
                     Exit::Failed
                 }

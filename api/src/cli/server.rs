@@ -277,6 +277,15 @@ impl Remote {
         self.server.post(&self.path(rest)).await
     }
 
+    pub(super) async fn send<T: DeserializeOwned>(
+        &self,
+        rest: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let url = self.server.url(self.path(rest));
+        self.server.read(self.server.request(Method::POST, url).json(body)).await
+    }
+
     pub(super) async fn view(&self) -> Result<ProjectView, Failure> {
         self.get(&[], &[("include", "steps")]).await
     }

@@ -83,14 +83,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             let message = error.to_string();
             match error.is_data() {
-                true => {
-                    let status = StatusCode::UNPROCESSABLE_ENTITY;
-                    Problem::new(status, "invalid_body", message)
-                }
+                true => invalid(&message),
                 false => Problem::bad_request("bad_json", message),
             }
         })
     }
+}
+
+/// A body that is JSON, and not what it should be.
+pub(crate) fn invalid(message: &str) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", message)
 }
 
 /// The query of a request: an unknown name is refused.

@@ -20,6 +20,7 @@ mod page;
 mod problem;
 mod projects;
 mod rate;
+mod replays;
 mod shape;
 mod steer;
 mod steps;
@@ -177,6 +178,8 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(steps::logs))
         .routes(routes!(steps::why))
         .routes(routes!(projects::logs))
+        .routes(routes!(replays::plan))
+        .routes(routes!(replays::list))
         .routes(routes!(events::of_project))
         .routes(routes!(events::of_all))
         .routes(routes!(fleet::workers))
@@ -191,7 +194,8 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(steer::retry))
         .routes(routes!(steer::retry_step))
         .routes(routes!(steer::pause_queue))
-        .routes(routes!(steer::resume_queue));
+        .routes(routes!(steer::resume_queue))
+        .routes(routes!(replays::apply));
     let admin = OpenApiRouter::new()
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))

@@ -27,6 +27,7 @@ use super::{Api, problem::Problem};
         (name = "projects", description = "Submit projects and look at them"),
         (name = "steps", description = "Look at steps"),
         (name = "steering", description = "Cancel, pause and resume projects"),
+        (name = "replay", description = "Run steps again and keep the rest"),
         (name = "events", description = "Follow what happens"),
         (name = "fleet", description = "Who executes"),
         (name = "access", description = "Tokens and the audit"),

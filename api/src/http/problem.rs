@@ -95,9 +95,10 @@ impl Problem {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::Invalid(_) | Error::Conflict(_) | Error::Refused { .. } => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Error::Invalid(_)
+            | Error::Conflict(_)
+            | Error::Refused { .. }
+            | Error::NeedsConsent(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Error::NotFound { .. } => StatusCode::NOT_FOUND,
             Error::Illegal { .. } | Error::PlanChanged(_) | Error::Locked(_) => {
                 StatusCode::CONFLICT

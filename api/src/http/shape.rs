@@ -1,10 +1,14 @@
 //! The shapes of answers, for the OpenAPI document. The engine's views write them; a test
 //! compares the two.
 
+mod replays;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use utoipa::ToSchema;
+
+pub(crate) use self::replays::*;
 
 /// A project.
 #[derive(Serialize, ToSchema)]

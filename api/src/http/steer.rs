@@ -21,7 +21,7 @@ use super::{
 type Answer = Result<(StatusCode, Json<Value>), Problem>;
 
 /// Who asks, for the audit.
-pub(super) struct By(Author);
+pub(super) struct By(pub(super) Author);
 
 impl<S: Send + Sync> FromRequestParts<S> for By {
     type Rejection = Problem;

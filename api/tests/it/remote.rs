@@ -108,6 +108,44 @@ tasks:
 }
 
 #[test]
+fn a_replay_is_looked_at_and_needs_consent_for_what_may_have_an_effect_twice() {
+    let remote = Remote::start();
+    let run = |words: &[&str]| remote.run(words);
+    let document = "
+tasks:
+  a: { kind: noop, with: { output: 1 } }
+  b: { kind: fail, needs: [a], with: { times: 1 }, at_most_once: true }
+";
+    remote.here.write("once.yaml", document);
+    run(&["submit", "once.yaml", "--wait"]).exits(1);
+    let plan = run(&["replay", "last", "--plan", "--json"]).exits(0).json();
+    assert_eq!(plan["warnings"][0]["code"], "repeats");
+    let plan = run(&["replay", "last", "--plan"]).exits(0);
+    assert!(plan.stdout.contains("run  b  it is failed"), "{}", plan.stdout);
+    assert!(plan.stderr.contains("--repeat b"), "{}", plan.stderr);
+    // Nobody is there to ask, and `--yes` is no consent to an effect.
+    run(&["replay", "last"]).exits(2);
+    let refused = run(&["replay", "last", "--yes", "--json"]).exits(2).json();
+    assert_eq!(refused["error"]["code"], "needs_consent");
+    let pinned =
+        ["replay", "last", "--pin", "b={\"done\": true}", "--yes", "--wait", "--json"];
+    let ended = run(&pinned).exits(0).json();
+    assert_eq!(ended["output"], json!({ "b": { "done": true } }));
+    let repeated =
+        run(&["replay", "last", "--from", "a", "--repeat", "b", "--yes", "--json"]);
+    assert_eq!(repeated.exits(0).json()["run"], 2);
+    // On a file of one's own, with the same words.
+    let own = Place::new();
+    own.write("once.yaml", document);
+    own.run(&["run", "once.yaml"]).exits(1);
+    own.run(&["replay", "last", "--yes"]).exits(2);
+    let words =
+        ["replay", "last", "--repeat", "b", "--yes", "--wait", "--reason", "mended"];
+    own.run(&words).exits(1);
+    own.run(&["replay", "last", "--pin", "b=7", "--yes", "--wait"]).exits(0);
+}
+
+#[test]
 fn what_a_server_refuses_ends_with_the_code_that_says_why() {
     let remote = Remote::start();
     let code =

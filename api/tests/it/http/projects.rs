@@ -254,6 +254,60 @@ async fn retries_start_and_queues_pause_when_somebody_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replay_is_planned_applied_by_its_digest_and_kept_in_the_history() {
+    on_both(async |server| {
+        let document = "
+tasks:
+  a: { kind: noop, with: { x: 1 } }
+  b: { kind: fails, needs: [a] }
+  c: { kind: noop, needs: [b], with: { x: '${{ tasks.b.output }}' } }
+";
+        let id = server.run(document).await;
+        let path = |rest: &str| format!("/api/v1/projects/{id}/{rest}");
+        let send = async |rest: &str, body: Value| {
+            server.send(&path(rest), "application/json", &body.to_string()).await
+        };
+        let plan = send("replay/plan", json!({ "pins": { "b": [1, 2] } })).await.json();
+        let actions: Vec<String> = plan["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| format!("{} {}", it["action"].as_str().unwrap(), it["name"]))
+            .collect();
+        assert_eq!(actions, ["reuse \"a\"", "reuse \"b\"", "run \"c\""]);
+        let missing = send("replay", json!({ "pins": { "b": [1, 2] } })).await;
+        assert_eq!(
+            (missing.status.as_u16(), missing.code().as_str()),
+            (422, "invalid_body")
+        );
+        // The digest is that of these options, and of this state.
+        let other = json!({ "digest": plan["digest"], "pins": { "b": 5 } });
+        assert_eq!(send("replay", other).await.code(), "plan_changed");
+        let request = json!({ "digest": plan["digest"], "pins": { "b": [1, 2] } });
+        let replayed = send("replay", request.clone()).await;
+        assert_eq!(
+            (replayed.status.as_u16(), &replayed.json()["run"]),
+            (200, &1.into())
+        );
+        let ended = server.get(&path("wait")).await.json();
+        assert_eq!(ended["output"], json!({ "c": { "x": [1, 2] } }));
+        assert_eq!(send("replay", request).await.status, 409);
+        let history = server.get(&path("replays")).await.json();
+        assert_eq!(history["replays"][0]["detail"], json!({ "pins": { "b": [1, 2] } }));
+        let wrong = send("replay/plan", json!({ "form": ["a"] })).await;
+        assert_eq!(
+            (wrong.status.as_u16(), wrong.code().as_str()),
+            (422, "invalid_body")
+        );
+        let unknown = send("replay/plan", json!({ "from": ["x"] })).await;
+        assert_eq!(unknown.code(), "not_found");
+        let audit = server.get(&format!("/api/v1/audit?project={id}")).await.json();
+        assert_eq!(audit["changes"][0]["what"], "project.replay");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn inputs_and_files_come_beside_a_document() {
     let server = Server::open().await;
     let send = async |body: Value| {
