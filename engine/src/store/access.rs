@@ -46,13 +46,24 @@ pub struct AuditLine {
     pub detail: String,
 }
 
+/// A plan that takes the place of another one, with the same steps.
+#[derive(Clone, Debug)]
+pub struct ChangedPlan {
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// It, as stored.
+    pub bytes: Arc<[u8]>,
+    /// Its kinds: lists are searched by them.
+    pub kinds: Vec<String>,
+}
+
 /// A replay as it is to be recorded.
 #[derive(Clone, Debug, Default)]
 pub struct Reopening {
     /// Which rows it sets back.
     pub replay: Replay,
-    /// The hash, bytes and kinds of a changed plan.
-    pub plan: Option<([u8; 32], Arc<[u8]>, Vec<String>)>,
+    /// The plan, where it changes.
+    pub plan: Option<ChangedPlan>,
     /// Changed inputs, a JSON object.
     pub inputs: Option<Arc<[u8]>>,
     /// Who asks for it.

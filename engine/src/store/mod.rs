@@ -27,7 +27,7 @@ use std::{path::Path, pin::Pin, sync::Arc};
 use uuid::Uuid;
 
 pub use self::{
-    access::{AuditLine, Author, QueueRow, Reopening, ReplayLine, Summary, TokenRow},
+    access::*,
     crash::CrashPoint,
     error::{StoreError, StoreErrorKind},
     lock::LockHolder,

@@ -57,15 +57,15 @@ async fn reopen(
 ) -> Result<bool, StoreError> {
     let Reopening { replay, plan: next, inputs, who, author, reason, detail } =
         reopening;
-    if let Some((hash, bytes, kinds)) = &next {
-        put_plan(tx, sql, *hash, bytes, kinds).await?;
+    if let Some(next) = &next {
+        put_plan(tx, sql, next.hash, &next.bytes, &next.kinds).await?;
     }
     let reopened = sqlx::query(sql.reopen)
         .bind(project.uuid())
         .bind(last_event)
         .bind(plan.to_vec())
         .bind(serde_json::to_string(&replay.counts).unwrap_or_default())
-        .bind(next.map_or(plan, |(hash, ..)| hash).to_vec())
+        .bind(next.map_or(plan, |next| next.hash).to_vec())
         .execute(&mut *tx)
         .await?;
     if reopened.rows_affected() == 0 {

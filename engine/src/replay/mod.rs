@@ -4,29 +4,30 @@
 //! What is edited changes the plan of the project or its inputs, never a rule: the state
 //! machine knows of edits as little as of the document. Old attempts stay.
 
+mod asked;
+mod estimate;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use self::asked::Asked;
 use crate::{
     Error, ProjectHandle, ProjectId, Snapshot, Timestamp,
-    plan::{Action, Edit, Plan, Scope, StepNo},
+    plan::{Action, Plan, StepNo},
     project::REQUEST_WAIT,
-    run::{Choice, Output, ProjectState, Replay, Run, StepState},
-    spec::{Diagnostic, parse_duration},
-    store::{ListFilter, Reopening, ReplayLine},
+    run::{ProjectState, Replay, Run, StepState},
+    spec::Diagnostic,
+    store::{ChangedPlan, Reopening, ReplayLine},
 };
 
 /// How often it is looked whether a project was given back.
 const POLL: Duration = Duration::from_millis(20);
-
-/// How many other projects are looked at for how long a kind takes.
-const HISTORY: u32 = 3;
 
 /// What a replay is asked for. Nothing at all is: what failed, and what depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -216,9 +217,10 @@ impl ProjectHandle {
         let digest = digest(guard, &detail);
         let reopening = Reopening {
             replay,
-            plan: plan.map(|plan| {
-                let kinds = plan.kinds().into_iter().map(str::to_owned).collect();
-                (plan.hash(), std::sync::Arc::clone(plan.bytes()), kinds)
+            plan: plan.map(|plan| ChangedPlan {
+                hash: plan.hash(),
+                bytes: std::sync::Arc::clone(plan.bytes()),
+                kinds: plan.kinds().into_iter().map(str::to_owned).collect(),
             }),
             inputs: asked.inputs,
             who: String::new(),
@@ -345,69 +347,6 @@ impl ProjectHandle {
         }
         warnings
     }
-
-    /// The longest way through what runs, by how long it took before.
-    async fn estimate(
-        &self,
-        snapshot: &Snapshot,
-        replay: &Replay,
-    ) -> Result<Option<Duration>, Error> {
-        let run = &snapshot.run;
-        let mut known = durations(run);
-        let runs = |no: &StepNo| matches!(run.step(*no).action, Action::Run { .. });
-        let kinds: BTreeSet<&str> = replay
-            .runs
-            .iter()
-            .filter(|no| runs(no))
-            .map(|no| run.step(*no).kind())
-            .collect();
-        for kind in kinds {
-            if known.contains_key(kind) {
-                continue;
-            }
-            let filter = ListFilter {
-                kind: Some(kind.to_owned()),
-                limit: HISTORY,
-                ..ListFilter::default()
-            };
-            for row in self.engine().list(&filter).await? {
-                let other = self.engine().project(row.id).snapshot().await?;
-                if let Some(taken) = durations(&other.run).remove(kind) {
-                    known.insert(kind.to_owned(), taken);
-                    break;
-                }
-            }
-            if !known.contains_key(kind) {
-                return Ok(None);
-            }
-        }
-        let mut ends: BTreeMap<StepNo, Duration> = BTreeMap::new();
-        let mut longest = Duration::ZERO;
-        for no in in_order_of_needs(run, &replay.runs) {
-            let begins = run.needs(no).filter_map(|need| ends.get(&need)).max();
-            let view = run.view(no);
-            let own = match view.state {
-                StepState::Succeeded => {
-                    view.started_at.map(|began| view.at.since(began))
-                }
-                StepState::Blocked
-                | StepState::Ready
-                | StepState::Running
-                | StepState::Waiting
-                | StepState::Failed
-                | StepState::UpstreamFailed
-                | StepState::Skipped
-                | StepState::Cancelled
-                | StepState::Quarantined => None,
-            };
-            let of_kind = || known.get(run.step(no).kind()).copied();
-            let takes = own.or_else(of_kind).unwrap_or_default();
-            let end = begins.copied().unwrap_or_default() + takes;
-            longest = longest.max(end);
-            ends.insert(no, end);
-        }
-        Ok(Some(longest))
-    }
 }
 
 /// Whether nothing of a project runs, here or elsewhere.
@@ -427,40 +366,6 @@ fn digest((plan, last_event): ([u8; 32], i64), detail: &str) -> String {
     digest.update(detail);
     let digest = digest.finalize();
     digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The mean time of successes by kind.
-fn durations(run: &Run) -> BTreeMap<String, Duration> {
-    let mut sums: BTreeMap<&str, (Duration, u32)> = BTreeMap::new();
-    for no in run.steps_in_use() {
-        let view = run.view(no);
-        if let (StepState::Succeeded, Some(began)) = (view.state, view.started_at) {
-            let sum = sums.entry(run.step(no).kind()).or_default();
-            *sum = (sum.0 + view.at.since(began), sum.1 + 1);
-        }
-    }
-    sums.into_iter()
-        .map(|(kind, (sum, count))| (kind.to_owned(), sum / count))
-        .collect()
-}
-
-/// Steps, each after those of them that it needs.
-fn in_order_of_needs(run: &Run, steps: &BTreeSet<StepNo>) -> Vec<StepNo> {
-    let mut order = vec![];
-    let mut seen = BTreeSet::new();
-    for no in steps {
-        let mut stack = vec![(*no, false)];
-        while let Some((no, entered)) = stack.pop() {
-            if entered {
-                order.push(no);
-            } else if seen.insert(no) {
-                stack.push((no, true));
-                let open = |need: &StepNo| steps.contains(need) && !seen.contains(need);
-                stack.extend(run.needs(no).filter(open).map(|need| (need, false)));
-            }
-        }
-    }
-    order
 }
 
 /// What happens to every step, in document order.
@@ -513,154 +418,4 @@ fn steps(run: &Run, replay: &Replay, options: &ReplayOptions) -> Vec<ReplayStep>
 fn is_inside(run: &Run, replay: &Replay, no: StepNo) -> bool {
     std::iter::successors(run.parent(no), |parent| run.parent(*parent))
         .any(|parent| replay.set_back.steps.contains(&parent))
-}
-
-/// What was asked for, by the numbers of the steps.
-struct Asked {
-    choice: Choice,
-    edits: BTreeMap<StepNo, Edit>,
-    inputs: Option<std::sync::Arc<[u8]>>,
-}
-
-impl Asked {
-    fn read(options: &ReplayOptions, run: &Run, inputs: &[u8]) -> Result<Self, Error> {
-        let find = |name: &String| {
-            run.find(name).ok_or_else(|| Error::NotFound {
-                wanted: name.clone(),
-                reason: "the project has no such step",
-            })
-        };
-        let mut edits: BTreeMap<StepNo, Edit> = BTreeMap::new();
-        let of_plan = |name: &String| {
-            let no = find(name)?;
-            match run.parent(no) {
-                None => Ok(no),
-                Some(parent) => {
-                    let parent = run.name(parent);
-                    let what = format!(
-                        "`{name}` was made by `{parent}`: edit that, or pin its output"
-                    );
-                    Err(impossible(what))
-                }
-            }
-        };
-        for (name, input) in &options.inputs {
-            edits.entry(of_plan(name)?).or_default().input = Some(input.clone());
-        }
-        let edited: BTreeSet<StepNo> = edits.keys().copied().collect();
-        for (name, limits) in &options.limits {
-            limits.add_to(name, edits.entry(of_plan(name)?).or_default())?;
-        }
-        for name in &options.repeat {
-            find(name)?;
-        }
-        let mut pins = BTreeMap::new();
-        for (name, value) in &options.pins {
-            let raw: Box<RawValue> = crate::to_raw(value)
-                .map_err(|error| impossible(format!("`{name}`: {error}")))?;
-            pins.insert(find(name)?, Output::from(raw));
-        }
-        let mut seeds = BTreeSet::new();
-        for name in options.from.iter().chain(&options.only) {
-            seeds.insert(find(name)?);
-        }
-        let only = !options.only.is_empty();
-        let others = options.all
-            || options.failed
-            || !(options.from.is_empty()
-                && options.kinds.is_empty()
-                && options.labels.is_empty());
-        if only && others {
-            return Err(impossible(
-                "`only` stands alone: nothing else is chosen".into(),
-            ));
-        }
-        for no in run.steps_in_use() {
-            let is_run = matches!(run.step(no).action, Action::Run { .. });
-            let labels = &run.policy(no).labels;
-            let labelled = !options.labels.is_empty()
-                && options
-                    .labels
-                    .iter()
-                    .all(|(name, value)| labels.get(name) == Some(value));
-            if options.all
-                || is_run
-                    && options.kinds.iter().any(|kind| kind == run.step(no).kind())
-                || is_run && labelled
-            {
-                seeds.insert(no);
-            }
-        }
-        if options.failed || !(only || others) {
-            seeds.extend(run.failed_steps());
-        }
-        let (inputs, named) = project_inputs(options, run, inputs)?;
-        if !only {
-            seeds.extend(edited);
-            seeds.extend(named);
-        }
-        seeds.retain(|no| !pins.contains_key(no));
-        Ok(Self { choice: Choice { seeds, pins, only }, edits, inputs })
-    }
-}
-
-impl Limits {
-    fn add_to(&self, step: &str, edit: &mut Edit) -> Result<(), Error> {
-        let time = |text: &Option<String>| {
-            let parsed = text.as_deref().map(parse_duration).transpose();
-            parsed.map_err(|error| impossible(format!("`{step}`: {error}")))
-        };
-        edit.max_retries = self.max_retries;
-        edit.retry_delay = time(&self.retry_delay)?;
-        edit.soft = time(&self.soft_timeout)?;
-        edit.hard = time(&self.timeout)?;
-        if let (Some(soft), Some(hard)) = (edit.soft, edit.hard)
-            && soft > hard
-        {
-            let what = format!("`{step}`: the soft time limit is over the hard one");
-            return Err(impossible(what));
-        }
-        Ok(())
-    }
-}
-
-/// The inputs of the project as they are to be, and the steps that may see a difference.
-fn project_inputs(
-    options: &ReplayOptions,
-    run: &Run,
-    stored: &[u8],
-) -> Result<(Option<std::sync::Arc<[u8]>>, Vec<StepNo>), Error> {
-    if options.project_inputs.is_empty() {
-        return Ok((None, vec![]));
-    }
-    let mut inputs: serde_json::Map<String, Value> = serde_json::from_slice(stored)
-        .map_err(|error| impossible(error.to_string()))?;
-    let mut changed = vec![];
-    for (name, value) in &options.project_inputs {
-        let Some(input) = inputs.get_mut(name) else {
-            return Err(impossible(format!("the project has no input `{name}`")));
-        };
-        if input != value {
-            *input = value.clone();
-            changed.push(name.as_str());
-        }
-    }
-    let plan = run.plan();
-    // By its text: one that only looks like it runs again for nothing, and none is missed.
-    let mentions = |text: String| {
-        text.contains("inputs") && changed.iter().any(|name| text.contains(name))
-    };
-    let sees = |no: &StepNo| {
-        let step = plan.step(*no);
-        let scopes = plan.scopes_of(*no).any(|scope| match scope {
-            Scope::Template { params: Some(params), .. } => {
-                mentions(params.raw().get().to_owned())
-            }
-            Scope::Template { params: None, .. } | Scope::Root | Scope::Item => false,
-        });
-        scopes || mentions(serde_json::to_string(step).unwrap_or_default())
-    };
-    let named = (0..plan.len()).filter(sees).collect();
-    let bytes = serde_json::to_vec(&inputs).unwrap_or_default();
-    Ok((Some(bytes.into()), named))
 }

@@ -1,0 +1,115 @@
+//! How long a replay takes, by how long the same steps and kinds took.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    Error, ProjectHandle, Snapshot,
+    plan::{Action, StepNo},
+    run::{Replay, Run, StepState},
+    store::ListFilter,
+};
+
+/// How many other projects are looked at for how long a kind takes.
+const HISTORY: u32 = 3;
+
+impl ProjectHandle {
+    /// The longest way through what runs, by how long it took before.
+    pub(super) async fn estimate(
+        &self,
+        snapshot: &Snapshot,
+        replay: &Replay,
+    ) -> Result<Option<Duration>, Error> {
+        let run = &snapshot.run;
+        let mut known = durations(run);
+        let runs = |no: &StepNo| matches!(run.step(*no).action, Action::Run { .. });
+        let kinds: BTreeSet<&str> = replay
+            .runs
+            .iter()
+            .filter(|no| runs(no))
+            .map(|no| run.step(*no).kind())
+            .collect();
+        for kind in kinds {
+            if known.contains_key(kind) {
+                continue;
+            }
+            let filter = ListFilter {
+                kind: Some(kind.to_owned()),
+                limit: HISTORY,
+                ..ListFilter::default()
+            };
+            for row in self.engine().list(&filter).await? {
+                let other = self.engine().project(row.id).snapshot().await?;
+                if let Some(taken) = durations(&other.run).remove(kind) {
+                    known.insert(kind.to_owned(), taken);
+                    break;
+                }
+            }
+            if !known.contains_key(kind) {
+                return Ok(None);
+            }
+        }
+        let mut ends: BTreeMap<StepNo, Duration> = BTreeMap::new();
+        let mut longest = Duration::ZERO;
+        for no in in_order_of_needs(run, &replay.runs) {
+            let begins = run.needs(no).filter_map(|need| ends.get(&need)).max();
+            let view = run.view(no);
+            let own = match view.state {
+                StepState::Succeeded => {
+                    view.started_at.map(|began| view.at.since(began))
+                }
+                StepState::Blocked
+                | StepState::Ready
+                | StepState::Running
+                | StepState::Waiting
+                | StepState::Failed
+                | StepState::UpstreamFailed
+                | StepState::Skipped
+                | StepState::Cancelled
+                | StepState::Quarantined => None,
+            };
+            let of_kind = || known.get(run.step(no).kind()).copied();
+            let takes = own.or_else(of_kind).unwrap_or_default();
+            let end = begins.copied().unwrap_or_default() + takes;
+            longest = longest.max(end);
+            ends.insert(no, end);
+        }
+        Ok(Some(longest))
+    }
+}
+
+/// The mean time of successes by kind.
+fn durations(run: &Run) -> BTreeMap<String, Duration> {
+    let mut sums: BTreeMap<&str, (Duration, u32)> = BTreeMap::new();
+    for no in run.steps_in_use() {
+        let view = run.view(no);
+        if let (StepState::Succeeded, Some(began)) = (view.state, view.started_at) {
+            let sum = sums.entry(run.step(no).kind()).or_default();
+            *sum = (sum.0 + view.at.since(began), sum.1 + 1);
+        }
+    }
+    sums.into_iter()
+        .map(|(kind, (sum, count))| (kind.to_owned(), sum / count))
+        .collect()
+}
+
+/// Steps, each after those of them that it needs.
+fn in_order_of_needs(run: &Run, steps: &BTreeSet<StepNo>) -> Vec<StepNo> {
+    let mut order = vec![];
+    let mut seen = BTreeSet::new();
+    for no in steps {
+        let mut stack = vec![(*no, false)];
+        while let Some((no, entered)) = stack.pop() {
+            if entered {
+                order.push(no);
+            } else if seen.insert(no) {
+                stack.push((no, true));
+                let open = |need: &StepNo| steps.contains(need) && !seen.contains(need);
+                stack.extend(run.needs(no).filter(open).map(|need| (need, false)));
+            }
+        }
+    }
+    order
+}
