@@ -61,7 +61,7 @@ fn the_arrow_points_from_api_to_steps_to_engine() {
     for (package, strangers) in [
         ("engine", ["dandori-steps", "dandori-server", "reqwest", "axum"].as_slice()),
         ("steps", ["dandori-server", "axum", "sqlx"].as_slice()),
-        ("api", ["sqlx", "reqwest"].as_slice()),
+        ("api", ["sqlx"].as_slice()),
     ] {
         let manifest = read(&root().join(package).join("Cargo.toml"));
         let needs = manifest.split("[dev-dependencies]").next().unwrap();
@@ -69,6 +69,16 @@ fn the_arrow_points_from_api_to_steps_to_engine() {
         for stranger in strangers {
             let found = needs.lines().any(|line| line.starts_with(stranger));
             assert!(!found, "{package} needs {stranger}");
+        }
+    }
+}
+
+/// Routes ask the engine; only the command line asks another server.
+#[test]
+fn only_the_client_of_the_command_line_knows_how_to_ask_a_server() {
+    for path in files(&root().join("api/src"), "rs") {
+        if !path.ends_with("cli/server.rs") {
+            assert!(!read(&path).contains("reqwest"), "{}", path.display());
         }
     }
 }
