@@ -17,7 +17,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Canvas, ProjectId, StepError, Timestamp, call::Form, plan::Plan};
+use crate::{
+    Canvas, ProjectId, StepError, Timestamp, call::Form, checkpoint::Keeper, plan::Plan,
+};
 
 /// A parameter of a kind, in the order in which arguments by position fill them.
 #[derive(Clone, Debug, PartialEq)]
@@ -279,6 +281,8 @@ pub(crate) struct Inner {
     pub(crate) secrets: Vec<String>,
     /// What the attempt adds to its group.
     pub(crate) added: Mutex<Vec<Canvas>>,
+    /// Keeps its checkpoints; none where a handler is only tried.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 impl fmt::Debug for Inner {
@@ -305,6 +309,7 @@ impl Context {
             notes: Box::new(|_| ()),
             secrets: vec![],
             added: Mutex::default(),
+            keeper: None,
         })
     }
 
@@ -314,6 +319,10 @@ impl Context {
         let mut inner = Arc::try_unwrap(inner).expect("it is fresh");
         inner.secrets = secrets;
         Self::new(inner)
+    }
+
+    pub(crate) fn keeper(&self) -> Option<&Keeper> {
+        self.0.keeper.as_ref()
     }
 
     /// The project the step belongs to.

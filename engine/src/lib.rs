@@ -83,6 +83,7 @@ struct Readme;
 mod call;
 pub mod canvas;
 mod changes;
+mod checkpoint;
 pub mod clock;
 mod engine;
 mod error;

@@ -64,6 +64,9 @@ pub(super) struct Replay {
     /// This step may run again although its effect may happen twice; may be repeated.
     #[arg(long, value_name = "STEP")]
     repeat: Vec<String>,
+    /// Go on from the checkpoints inside steps, instead of from their beginning.
+    #[arg(long)]
+    keep_checkpoints: bool,
     /// Why, for the history.
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
@@ -262,6 +265,7 @@ fn options(args: &Replay) -> Result<ReplayOptions, Failure> {
         pins: values("--pin", &args.pin)?,
         limits,
         repeat: args.repeat.clone(),
+        keep_checkpoints: args.keep_checkpoints,
         reason: args.reason.clone(),
     })
 }

@@ -175,6 +175,7 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(steps::show))
         .routes(routes!(steps::output))
         .routes(routes!(steps::attempts))
+        .routes(routes!(steps::checkpoints))
         .routes(routes!(steps::logs))
         .routes(routes!(steps::why))
         .routes(routes!(projects::logs))

@@ -480,3 +480,22 @@ pub(crate) struct Audit {
     /// The number before which the next page ends; null on the last.
     pub(crate) next: Option<i64>,
 }
+
+/// A value that a step has kept inside itself.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Checkpoint {
+    /// Its name.
+    name: String,
+    /// When it was kept.
+    #[schema(format = DateTime)]
+    at: String,
+    /// The value.
+    value: serde_json::Value,
+}
+
+/// The checkpoints of a step.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Checkpoints {
+    /// The oldest first.
+    checkpoints: Vec<Checkpoint>,
+}

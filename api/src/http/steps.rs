@@ -1,6 +1,10 @@
 //! Steps: looking at them, their attempts, their logs, and why they do not run.
 
-use axum::{Json, extract::State, response::Response};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
 use dandori::{Error, ProjectHandle, Snapshot, StepDetails, run::StepState};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -102,6 +106,23 @@ pub(super) async fn attempts(
     let (_, no) = find(&handle, &name).await?;
     let attempts = projects::attempts(&handle, Some(no)).await?;
     Ok(Json(json!({ "attempts": attempts })))
+}
+
+/// The checkpoints that a step has kept inside itself, in its latest generation.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/steps/{step}/checkpoints", tag = "steps",
+    responses((status = 200, description = "the checkpoints, the oldest first", body = shape::Checkpoints)),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn checkpoints(
+    Named(handle): Named,
+    NamedStep(name): NamedStep,
+) -> Result<Response, Problem> {
+    // As they were kept: values may be deep.
+    let kept = handle.checkpoints(&name).await?;
+    let list = serde_json::to_string(&kept).unwrap_or_default();
+    let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
+    Ok((json, format!("{{\"checkpoints\":{list}}}")).into_response())
 }
 
 /// The log of a step.

@@ -66,6 +66,10 @@ pub struct ReplayOptions {
     /// Steps that may run again although that may repeat an effect.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub repeat: Vec<String>,
+    /// Steps that run again go on from the checkpoints inside them, instead of from their
+    /// beginning.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_checkpoints: bool,
     /// Why, for the history.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -223,6 +227,7 @@ impl ProjectHandle {
                 kinds: plan.kinds().into_iter().map(str::to_owned).collect(),
             }),
             inputs: asked.inputs,
+            keep_checkpoints: options.keep_checkpoints,
             who: String::new(),
             author: None,
             reason: options.reason.clone(),

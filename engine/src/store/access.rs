@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{ProjectRow, Store, StoreError};
-use crate::{ProjectId, Timestamp, run::Replay};
+use crate::{ProjectId, SessionId, Timestamp, plan::StepNo, run::Replay};
 
 /// What is stored of a project beside its steps.
 #[derive(Clone, Debug)]
@@ -46,6 +46,31 @@ pub struct AuditLine {
     pub detail: String,
 }
 
+/// A value that a step keeps while it runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Checkpoint {
+    /// Its name.
+    pub name: String,
+    /// When it was kept.
+    pub at: Timestamp,
+    /// The value.
+    pub value: Box<RawValue>,
+}
+
+/// The right under which an attempt writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// That of the owner of the project.
+    Owner {
+        /// Its session.
+        session: SessionId,
+        /// The epoch of its ownership.
+        epoch: i64,
+    },
+    /// That of a claim.
+    Claim(Uuid),
+}
+
 /// A plan that takes the place of another one, with the same steps.
 #[derive(Clone, Debug)]
 pub struct ChangedPlan {
@@ -66,6 +91,8 @@ pub struct Reopening {
     pub plan: Option<ChangedPlan>,
     /// Changed inputs, a JSON object.
     pub inputs: Option<Arc<[u8]>>,
+    /// Whether steps that run again go on from their checkpoints.
+    pub keep_checkpoints: bool,
     /// Who asks for it.
     pub who: String,
     /// The same for the audit, where it comes over HTTP.
@@ -138,6 +165,33 @@ impl Store {
     /// When the database cannot be read.
     pub async fn summary(&self, id: ProjectId) -> Result<Option<Summary>, StoreError> {
         ask!(self, store => store.summary(id))
+    }
+
+    /// Keeps a checkpoint of a step, under a right to run it; `false` when the right is lost
+    /// or there is one of that name.
+    ///
+    /// # Errors
+    /// When it was not written.
+    pub async fn put_checkpoint(
+        &self,
+        project: ProjectId,
+        step: (StepNo, u32),
+        fence: Fence,
+        checkpoint: Checkpoint,
+    ) -> Result<bool, StoreError> {
+        ask!(self, store => store.put_checkpoint(project, step, fence, checkpoint))
+    }
+
+    /// The checkpoints of a step in a generation, the oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn checkpoints(
+        &self,
+        project: ProjectId,
+        step: (StepNo, u32),
+    ) -> Result<Vec<Checkpoint>, StoreError> {
+        ask!(self, store => store.checkpoints(project, step))
     }
 
     /// The replays of a project, the oldest first.

@@ -27,10 +27,11 @@ use super::{
 };
 use crate::{
     Context, ErrorClass, ProjectId, SessionId, StepError,
+    checkpoint::Keeper,
     handler::Inner,
     plan::{Action, StepNo},
     run::{Run, StepState},
-    store::{Claim, Delivery, HeldClaim, Store, StoreError, StoreErrorKind},
+    store::{Claim, Delivery, Fence, HeldClaim, Store, StoreError, StoreErrorKind},
 };
 
 /// So many outcomes may wait to be delivered before nothing more is claimed.
@@ -297,6 +298,14 @@ impl Scheduler {
             notes,
             secrets: input.secrets,
             added: Default::default(),
+            keeper: Some(Keeper {
+                store: self.config.store.clone(),
+                clock: self.config.clock.clone(),
+                project,
+                step: (no, generation),
+                fence: Fence::Claim(claim.id),
+                known: Default::default(),
+            }),
         });
         let known = Arc::clone(&host.known);
         let Some(guest) = self.guests.running.get_mut(&(project, no)) else { return };

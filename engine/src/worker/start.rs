@@ -15,10 +15,11 @@ use super::{
 };
 use crate::{
     Context, ProjectId, StepError,
+    checkpoint::Keeper,
     handler::Inner,
     plan::{Action, MAX_STEPS, StepNo},
     run::{Event, ProjectState, Run, StepState},
-    store::MAX_OUTPUT,
+    store::{Fence, MAX_OUTPUT},
 };
 
 /// From how many crashes on a step is a suspect: it starts alone, after a durable record.
@@ -287,6 +288,14 @@ impl Scheduler {
             notes,
             secrets: input.secrets,
             added: Default::default(),
+            keeper: Some(Keeper {
+                store: self.config.store.clone(),
+                clock: self.config.clock.clone(),
+                project,
+                step: (no, generation),
+                fence: Fence::Owner { session: self.session, epoch: owned.row.epoch },
+                known: Default::default(),
+            }),
         });
         let attempt = Attempt {
             key,

@@ -5,6 +5,7 @@
 
 mod backend;
 mod bombs;
+mod checkpoints;
 mod cluster;
 mod compile;
 mod control;

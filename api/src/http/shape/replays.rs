@@ -32,6 +32,9 @@ pub(crate) struct ReplayOptions {
     limits: Option<BTreeMap<String, Limits>>,
     /// Steps that may run again although their effect may happen twice.
     repeat: Option<Vec<String>>,
+    /// Steps that run again go on from the checkpoints inside them.
+    #[schema(default = false)]
+    keep_checkpoints: Option<bool>,
     /// Why, for the history.
     reason: Option<String>,
 }

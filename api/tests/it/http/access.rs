@@ -32,6 +32,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("get", "/api/v1/projects/{id}/steps", "viewer"),
     ("get", "/api/v1/projects/{id}/steps/{step}", "viewer"),
     ("get", "/api/v1/projects/{id}/steps/{step}/attempts", "viewer"),
+    ("get", "/api/v1/projects/{id}/steps/{step}/checkpoints", "viewer"),
     ("get", "/api/v1/projects/{id}/steps/{step}/logs", "viewer"),
     ("get", "/api/v1/projects/{id}/steps/{step}/output", "viewer"),
     ("post", "/api/v1/projects/{id}/steps/{step}/retry", "operator"),

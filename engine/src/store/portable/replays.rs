@@ -55,8 +55,16 @@ async fn reopen(
     reopening: Reopening,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let Reopening { replay, plan: next, inputs, who, author, reason, detail } =
-        reopening;
+    let Reopening {
+        replay,
+        plan: next,
+        inputs,
+        who,
+        author,
+        reason,
+        detail,
+        keep_checkpoints,
+    } = reopening;
     if let Some(next) = &next {
         put_plan(tx, sql, next.hash, &next.bytes, &next.kinds).await?;
     }
@@ -100,6 +108,13 @@ async fn reopen(
         .bind(now.as_micros())
         .execute(&mut *tx)
         .await?;
+    if keep_checkpoints {
+        sqlx::query(sql.keep_checkpoints)
+            .bind(project.uuid())
+            .bind(changed)
+            .execute(&mut *tx)
+            .await?;
+    }
     for (no, generation, output) in &replay.pinned {
         pin(tx, sql, project, (*no, *generation), output, now).await?;
     }

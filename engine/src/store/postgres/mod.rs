@@ -8,6 +8,8 @@
 
 #[path = "../portable/access.rs"]
 mod access;
+#[path = "../portable/checkpoints.rs"]
+mod checkpoints;
 #[path = "../portable/claims.rs"]
 mod claims;
 mod commit;

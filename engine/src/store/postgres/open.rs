@@ -87,6 +87,11 @@ fn migrator() -> Migrator {
             "replays",
             include_str!("../../../../migrations/postgres/0008_replays.sql"),
         ),
+        migration(
+            9,
+            "checkpoints",
+            include_str!("../../../../migrations/postgres/0009_checkpoints.sql"),
+        ),
     ])
 }
 

@@ -6,6 +6,8 @@
 #[path = "../portable/access.rs"]
 mod access;
 mod bulk;
+#[path = "../portable/checkpoints.rs"]
+mod checkpoints;
 #[path = "../portable/claims.rs"]
 mod claims;
 mod commit;

@@ -70,6 +70,11 @@ fn migrator() -> Migrator {
             "replays",
             include_str!("../../../../migrations/sqlite/0008_replays.sql"),
         ),
+        migration(
+            9,
+            "checkpoints",
+            include_str!("../../../../migrations/sqlite/0009_checkpoints.sql"),
+        ),
     ])
 }
 

@@ -80,6 +80,10 @@ catalogue! {
     put_blob,
     put_replay,
     replays,
+    put_checkpoint,
+    put_claimed_checkpoint,
+    checkpoints,
+    keep_checkpoints,
     keep_attempts,
     keep_gone_attempts,
     drop_steps,
@@ -345,6 +349,30 @@ on conflict (project, no) do update set
     put_blob: "
 insert into blobs (project, no, generation, body) values ($1, $2, $3, $4)
 on conflict (project, no, generation) do update set body = excluded.body",
+
+    // The right to run the step is looked at in the same statement.
+    put_checkpoint: "
+insert into checkpoints (project, no, generation, name, at, body)
+select $1, $2, $3, $4, $5, $6 from projects
+where id = $1 and session = $7 and epoch = $8
+on conflict do nothing",
+
+    put_claimed_checkpoint: "
+insert into checkpoints (project, no, generation, name, at, body)
+select $1, $2, $3, $4, $5, $6 from claims
+where project = $1 and no = $2 and claim = $7 and state = 'claimed' and $8 = 0
+on conflict do nothing",
+
+    checkpoints: "
+select name, at, body from checkpoints
+where project = $1 and no = $2 and generation = $3 order by at, name",
+
+    // `$2` is a list of `[number, next generation]`.
+    keep_checkpoints: "
+update checkpoints set generation = generation + 1
+from json_each($2) l
+where checkpoints.project = $1 and checkpoints.no = json_extract(l.value, '$[0]')
+    and checkpoints.generation = json_extract(l.value, '$[1]') - 1",
 
     put_replay: "
 insert into replays (project, event, at, who, reason, detail) values ($1, $2, $3, $4, $5, $6)",

@@ -68,6 +68,27 @@ update projects set
     loads = loads + 1
 from free where projects.id = free.id",
 
+    // The key of the row: whoever takes the project over waits for it, or it sees that.
+    put_checkpoint: "
+insert into checkpoints (project, no, generation, name, at, body)
+select $1, $2, $3, $4, $5, $6
+from (select id from projects where id = $1 and session = $7 and epoch = $8 for key share) p
+on conflict do nothing",
+
+    put_claimed_checkpoint: "
+insert into checkpoints (project, no, generation, name, at, body)
+select $1, $2, $3, $4, $5, $6
+from (select project from claims
+    where project = $1 and no = $2 and claim = $7 and state = 'claimed' and $8 = 0::bigint
+    for key share) c
+on conflict do nothing",
+
+    keep_checkpoints: "
+update checkpoints set generation = generation + 1
+from json_array_elements($2::json) l
+where checkpoints.project = $1 and checkpoints.no = (l.value->>0)::bigint
+    and checkpoints.generation = (l.value->>1)::bigint - 1",
+
     keep_attempts: "
 insert into attempts
     (project, no, generation, attempt, state, started_at, finished_at, error, output)
