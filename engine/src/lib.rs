@@ -123,7 +123,7 @@ pub use crate::{
     },
     id::{InvalidId, ProjectId, SessionId},
     project::{ProjectHandle, Steered},
-    replay::{Limits, ReplayOptions, ReplayPlan, ReplayStep, ReplayWarning},
+    replay::{ForkPlan, Limits, ReplayOptions, ReplayPlan, ReplayStep, ReplayWarning},
     submission::Project,
     view::{EventView, Progress, ProjectView, Snapshot, StepDetails},
     why::{Reason, Why},

@@ -29,7 +29,7 @@ use tokio::{
 use super::problem::Problem;
 
 /// How often projects are looked at that another process may execute.
-const POLL: Duration = Duration::from_millis(25);
+const POLL: Duration = Duration::from_millis(15);
 /// How soon after a look the next one may come.
 const PAUSE: Duration = Duration::from_millis(4);
 /// So many events wait for a slow follower before he reads them himself.

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     Error, ProjectHandle, Snapshot,
     plan::{Action, StepNo},
-    run::{Replay, Run, StepState},
+    run::{Run, StepState},
     store::ListFilter,
 };
 
@@ -20,15 +20,14 @@ impl ProjectHandle {
     pub(super) async fn estimate(
         &self,
         snapshot: &Snapshot,
-        replay: &Replay,
+        runs: &BTreeSet<StepNo>,
     ) -> Result<Option<Duration>, Error> {
         let run = &snapshot.run;
         let mut known = durations(run);
-        let runs = |no: &StepNo| matches!(run.step(*no).action, Action::Run { .. });
-        let kinds: BTreeSet<&str> = replay
-            .runs
+        let is_run = |no: &StepNo| matches!(run.step(*no).action, Action::Run { .. });
+        let kinds: BTreeSet<&str> = runs
             .iter()
-            .filter(|no| runs(no))
+            .filter(|no| is_run(no))
             .map(|no| run.step(*no).kind())
             .collect();
         for kind in kinds {
@@ -53,7 +52,7 @@ impl ProjectHandle {
         }
         let mut ends: BTreeMap<StepNo, Duration> = BTreeMap::new();
         let mut longest = Duration::ZERO;
-        for no in in_order_of_needs(run, &replay.runs) {
+        for no in in_order_of_needs(run, runs) {
             let begins = run.needs(no).filter_map(|need| ends.get(&need)).max();
             let view = run.view(no);
             let own = match view.state {

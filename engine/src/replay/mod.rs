@@ -6,6 +6,7 @@
 
 mod asked;
 mod estimate;
+mod fork;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +18,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use self::asked::Asked;
+pub use self::fork::ForkPlan;
 use crate::{
     Error, ProjectHandle, ProjectId, Snapshot, Timestamp,
     plan::{Action, Plan, StepNo},
@@ -187,13 +189,21 @@ impl ProjectHandle {
         options: &ReplayOptions,
     ) -> Result<ReplayPlan, Error> {
         let snapshot = self.snapshot().await?;
+        self.plan_from(&snapshot, options).await
+    }
+
+    async fn plan_from(
+        &self,
+        snapshot: &Snapshot,
+        options: &ReplayOptions,
+    ) -> Result<ReplayPlan, Error> {
         let (row, run) = (&snapshot.stored.row, &snapshot.run);
         let illegal = |wanted| Error::Illegal {
             project: self.id(),
             state: row.state.as_str(),
             wanted,
         };
-        let quiet = row.state == ProjectState::Paused && is_quiet(&snapshot);
+        let quiet = row.state == ProjectState::Paused && is_quiet(snapshot);
         if !row.state.is_terminal() && !quiet {
             return Err(illegal("replay"));
         }
@@ -214,8 +224,11 @@ impl ProjectHandle {
         let only = asked.choice.only;
         let replay = run.plan_replay(asked.choice, rows, &row.restored(), next, now);
         let steps = steps(run, &replay, options);
-        let warnings = self.warnings(run, &replay, next, options, only);
-        let estimate = self.estimate(&snapshot, &replay).await?;
+        let mut warnings = self.repeats(run, &replay.runs, next, options);
+        if only {
+            warnings.extend(stale(run, &replay));
+        }
+        let estimate = self.estimate(snapshot, &replay.runs).await?;
         let detail = serde_json::to_string(options).unwrap_or_default();
         let guard = (row.plan_hash, row.last_event);
         let digest = digest(guard, &detail);
@@ -258,10 +271,7 @@ impl ProjectHandle {
         }
         let mut reopening = plan.reopening;
         reopening.author = self.author().cloned();
-        reopening.who = match &reopening.author {
-            Some(author) => author.who.clone(),
-            None => std::env::var("USER").unwrap_or_default(),
-        };
+        reopening.who = self.who();
         let (store, now) = (self.engine().store(), plan.now);
         let asked = tokio::time::Instant::now();
         while !store.replay(plan.project, plan.guard, reopening.clone(), now).await? {
@@ -284,17 +294,25 @@ impl ProjectHandle {
         Ok(self.engine().store().replays(self.id()).await?)
     }
 
-    fn warnings(
+    /// In whose name it is asked.
+    fn who(&self) -> String {
+        match self.author() {
+            Some(author) => author.who.clone(),
+            None => std::env::var("USER").unwrap_or_default(),
+        }
+    }
+
+    /// Steps that run again although they have run, and may have had an effect.
+    fn repeats(
         &self,
         run: &Run,
-        replay: &Replay,
+        runs: &BTreeSet<StepNo>,
         plan: &Plan,
         options: &ReplayOptions,
-        only: bool,
     ) -> Vec<ReplayWarning> {
         let mut warnings = vec![];
         let kinds = self.engine().kinds();
-        for no in &replay.runs {
+        for no in runs {
             let Action::Run { kind, with, .. } = &run.step(*no).action else {
                 continue;
             };
@@ -327,31 +345,30 @@ impl ProjectHandle {
                 step,
             });
         }
-        let changed: BTreeSet<StepNo> = replay
-            .runs
-            .iter()
-            .copied()
-            .chain(replay.pinned.iter().map(|(no, ..)| *no))
-            .collect();
-        let keeps = |no: &StepNo| {
-            run.step_state(*no) == StepState::Succeeded
-                && !changed.contains(no)
-                && !replay.ends.contains(no)
-        };
-        for no in run.steps_in_use().filter(|no| only && keeps(no)) {
-            let Some(need) = run.needs(no).find(|need| changed.contains(need)) else {
-                continue;
-            };
-            let (step, need) = (run.name(no), run.name(need));
-            warnings.push(ReplayWarning {
-                code: "stale",
-                message: format!("`{step}` keeps what it made of the old `{need}`"),
-                needs_consent: false,
-                step,
-            });
-        }
         warnings
     }
+}
+
+/// Steps that keep a result which was made of another one.
+fn stale(run: &Run, replay: &Replay) -> Vec<ReplayWarning> {
+    let given = replay.pinned.iter().map(|(no, ..)| *no);
+    let changed: BTreeSet<StepNo> = replay.runs.iter().copied().chain(given).collect();
+    let keeps = |no: &StepNo| {
+        run.step_state(*no) == StepState::Succeeded
+            && !changed.contains(no)
+            && !replay.ends.contains(no)
+    };
+    let warn = |no: StepNo| {
+        let need = run.needs(no).find(|need| changed.contains(need))?;
+        let (step, need) = (run.name(no), run.name(need));
+        Some(ReplayWarning {
+            code: "stale",
+            message: format!("`{step}` keeps what it made of the old `{need}`"),
+            needs_consent: false,
+            step,
+        })
+    };
+    run.steps_in_use().filter(keeps).filter_map(warn).collect()
 }
 
 /// Whether nothing of a project runs, here or elsewhere.

@@ -41,7 +41,7 @@ pub use self::{
     grow::Source,
     order::SetBack,
     ready::ReadyQueue,
-    replay::{Choice, Replay},
+    replay::{Choice, Foretold, Replay},
     restore::Restored,
     state::{ProjectState, StepState, WaitReason},
 };

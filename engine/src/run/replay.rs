@@ -44,7 +44,27 @@ pub struct Replay {
     pub counts: BTreeMap<&'static str, u32>,
 }
 
+/// What rows will lead to if everything ends well.
+#[derive(Clone, Debug, Default)]
+pub struct Foretold {
+    /// Steps by state before anything happens.
+    pub counts: BTreeMap<&'static str, u32>,
+    /// The steps that will run.
+    pub runs: BTreeSet<StepNo>,
+    /// The steps that have ended already.
+    pub ended: BTreeSet<StepNo>,
+}
+
 impl Run {
+    /// Folds the rows of a project that goes on, and tells what will run.
+    pub fn foretold(plan: &Arc<Plan>, rows: Vec<Fact>, project: &Restored) -> Foretold {
+        let mut run = Self::restore(Arc::clone(plan), [0; 16], rows, project);
+        let counts = run.counts();
+        let is_over = |no: &StepNo| run.step_state(*no).is_terminal();
+        let ended = run.steps_in_use().filter(is_over).collect();
+        Foretold { counts, ended, runs: run.foretell() }
+    }
+
     /// The steps that a replay of what failed begins with. A failure that its task allows
     /// or a `for_each` tolerated is no reason.
     pub fn failed_steps(&self) -> BTreeSet<StepNo> {

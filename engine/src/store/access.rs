@@ -6,8 +6,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{ProjectRow, Store, StoreError};
-use crate::{ProjectId, SessionId, Timestamp, plan::StepNo, run::Replay};
+use super::{NewProject, ProjectRow, Store, StoreError};
+use crate::{
+    ProjectId, SessionId, Timestamp,
+    plan::StepNo,
+    run::{Output, Replay},
+};
 
 /// What is stored of a project beside its steps.
 #[derive(Clone, Debug)]
@@ -80,6 +84,57 @@ pub struct ChangedPlan {
     pub bytes: Arc<[u8]>,
     /// Its kinds: lists are searched by them.
     pub kinds: Vec<String>,
+}
+
+/// A fork as it is to be recorded.
+#[derive(Clone, Debug)]
+pub struct Fork {
+    /// The project.
+    pub project: NewProject,
+    /// What it is a fork of.
+    pub base: ProjectId,
+    /// The plan and the latest event of the base, as they were when this was planned.
+    pub guard: ([u8; 32], i64),
+    /// What it keeps.
+    pub kept: Kept,
+    /// Rows that start anew.
+    pub anew: Vec<(StepNo, u32)>,
+    /// Rows that have an output without having run.
+    pub pinned: Vec<(StepNo, u32, Output)>,
+    /// Steps by state.
+    pub counts: BTreeMap<&'static str, u32>,
+    /// Step numbers below this are taken.
+    pub next_no: StepNo,
+    /// When its base began.
+    pub began_at: Option<Timestamp>,
+    /// Who asks for it.
+    pub who: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a fork keeps of its base: facts, never outputs.
+#[derive(Clone, Debug)]
+pub enum Kept {
+    /// Of the same plan: every row but these.
+    AllBut(Vec<StepNo>),
+    /// Of another plan: these, each with its number in the base.
+    Renumbered(Vec<(StepNo, StepNo)>),
+}
+
+/// A fork, as the lineage tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ForkLine {
+    /// The fork.
+    pub project: ProjectId,
+    /// What it is a fork of.
+    pub base: ProjectId,
+    /// When it was made.
+    pub at: Timestamp,
+    /// By whom.
+    pub who: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A replay as it is to be recorded.
@@ -165,6 +220,28 @@ impl Store {
     /// When the database cannot be read.
     pub async fn summary(&self, id: ProjectId) -> Result<Option<Summary>, StoreError> {
         ask!(self, store => store.summary(id))
+    }
+
+    /// Records a fork; `false` when its base has changed, or the project is there.
+    ///
+    /// # Errors
+    /// When nothing was written.
+    pub async fn fork(
+        &self,
+        fork: Arc<Fork>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let done = ask!(self, store => store.fork(fork, now))?;
+        self.hint();
+        Ok(done)
+    }
+
+    /// What a project is a fork of, and its own forks.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn lineage(&self, id: ProjectId) -> Result<Vec<ForkLine>, StoreError> {
+        ask!(self, store => store.lineage(id))
     }
 
     /// Keeps a checkpoint of a step, under a right to run it; `false` when the right is lost

@@ -15,6 +15,7 @@ mod failure;
 mod faults;
 mod figures;
 mod fixture;
+mod forks;
 mod gate;
 mod graphs;
 mod growth;

@@ -8,6 +8,7 @@ use sqlx::{Connection as _, Row as _};
 
 use super::{
     Backend, Connection, SNAPSHOT,
+    forks::lent,
     rows::{
         claim_row, fact, mail_row, number, outcome, past_attempt, project_id,
         project_row, pulse, raw, session_row,
@@ -331,6 +332,16 @@ async fn outputs_within(
             for row in &rows {
                 found.insert(number(row, 0)?, Arc::from(raw(row.try_get(1)?)?));
             }
+        }
+    }
+    let missing: Vec<StepNo> =
+        steps.iter().copied().filter(|no| !found.contains_key(no)).collect();
+    if !missing.is_empty() {
+        let own: usize = found.len();
+        lent(connection, sql, project, &missing, &mut found).await?;
+        let size = |(_, output): (&StepNo, &Output)| output.get().len();
+        if found.len() > own && found.iter().map(size).sum::<usize>() > bytes {
+            return Ok(None);
         }
     }
     Ok(Some(steps.iter().map(|no| found.get(no).cloned()).collect()))

@@ -87,7 +87,6 @@ async fn reopen(
     let changed: Vec<(StepNo, u32)> =
         replay.anew.iter().copied().chain(pinned).collect();
     let changed = serde_json::to_string(&changed).unwrap_or_default();
-    let anew = serde_json::to_string(&replay.anew).unwrap_or_default();
     let gone = serde_json::to_string(&replay.gone).unwrap_or_default();
     for (statement, list) in [
         (sql.keep_attempts, &changed),
@@ -102,12 +101,7 @@ async fn reopen(
             .execute(&mut *tx)
             .await?;
     }
-    sqlx::query(sql.set_back)
-        .bind(project.uuid())
-        .bind(anew)
-        .bind(now.as_micros())
-        .execute(&mut *tx)
-        .await?;
+    set_back(tx, sql, project, &replay.anew, now).await?;
     if keep_checkpoints {
         sqlx::query(sql.keep_checkpoints)
             .bind(project.uuid())
@@ -139,7 +133,23 @@ async fn reopen(
     Ok(true)
 }
 
-async fn pin(
+pub(super) async fn set_back(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    project: ProjectId,
+    anew: &[(StepNo, u32)],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(sql.set_back)
+        .bind(project.uuid())
+        .bind(serde_json::to_string(anew).unwrap_or_default())
+        .bind(now.as_micros())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn pin(
     tx: &mut Connection,
     sql: &'static Statements,
     project: ProjectId,

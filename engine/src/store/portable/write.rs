@@ -268,7 +268,7 @@ impl Backend {
     }
 }
 
-async fn submit(
+pub(super) async fn submit(
     tx: &mut Connection,
     sql: &'static Statements,
     project: Arc<NewProject>,

@@ -13,6 +13,8 @@ mod checkpoints;
 #[path = "../portable/claims.rs"]
 mod claims;
 mod commit;
+#[path = "../portable/forks.rs"]
+mod forks;
 mod hints;
 mod open;
 #[path = "../portable/read.rs"]

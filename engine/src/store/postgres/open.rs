@@ -92,6 +92,11 @@ fn migrator() -> Migrator {
             "checkpoints",
             include_str!("../../../../migrations/postgres/0009_checkpoints.sql"),
         ),
+        migration(
+            10,
+            "forks",
+            include_str!("../../../../migrations/postgres/0010_forks.sql"),
+        ),
     ])
 }
 

@@ -11,6 +11,8 @@ mod checkpoints;
 #[path = "../portable/claims.rs"]
 mod claims;
 mod commit;
+#[path = "../portable/forks.rs"]
+mod forks;
 mod open;
 #[path = "../portable/read.rs"]
 mod read;

@@ -75,6 +75,11 @@ fn migrator() -> Migrator {
             "checkpoints",
             include_str!("../../../../migrations/sqlite/0009_checkpoints.sql"),
         ),
+        migration(
+            10,
+            "forks",
+            include_str!("../../../../migrations/sqlite/0010_forks.sql"),
+        ),
     ])
 }
 

@@ -83,6 +83,62 @@ from (select project from claims
     for key share) c
 on conflict do nothing",
 
+    // Held until the fork is there: nobody replays the base meanwhile.
+    unchanged: "
+select 1 from projects where id = $1 and last_event = $2 and plan = $3
+    and state in ('succeeded', 'failed', 'cancelled', 'paused')
+for share",
+
+    fork_steps: "
+insert into steps (project, no, generation, attempt, failures, crashes, state, at, began_at,
+    started_at, wait, until, first_child, items, error)
+select $1, no, generation, attempt, failures, crashes, state, at, began_at,
+    started_at, wait, until, first_child, items, error
+from steps where project = $2
+    and no not in (select value::bigint from json_array_elements_text($3::json))",
+
+    fork_expansions: "
+insert into expansions (project, no, body)
+select $1, no, body from expansions where project = $2
+    and no not in (select value::bigint from json_array_elements_text($3::json))",
+
+    fork_renumbered: "
+insert into steps (project, no, generation, attempt, failures, crashes, state, at, began_at,
+    started_at, error)
+select $1, (l.value->>0)::bigint, s.generation, s.attempt, s.failures, s.crashes,
+    s.state, s.at, s.began_at, s.started_at, s.error
+from json_array_elements($3::json) l
+join steps s on s.project = $2 and s.no = (l.value->>1)::bigint",
+
+    fork_numbers: "
+insert into fork_steps (project, no, base_no)
+select $1, (value->>0)::bigint, (value->>1)::bigint from json_array_elements($2::json)
+where value->>0 <> value->>1",
+
+    lacking: "
+select no, generation from steps
+where project = $1
+    and no in (select value::bigint from json_array_elements_text($2::json))
+    and (state = 'succeeded' or items is not null)
+    and output is null and blob_size is null",
+
+    renumbered: "
+select no, base_no from fork_steps
+where project = $1
+    and no in (select value::bigint from json_array_elements_text($2::json))",
+
+    lent: "
+select l.no, coalesce(
+    (select s.output from steps s
+        where s.project = $1 and s.no = l.no and s.generation = l.generation),
+    (select b.body from blobs b
+        where b.project = $1 and b.no = l.no and b.generation = l.generation),
+    (select a.output from attempts a where a.project = $1 and a.no = l.no
+        and a.generation = l.generation and a.state = 'succeeded'
+        order by a.attempt desc limit 1))
+from (select (value->>0)::bigint as no, (value->>1)::bigint as generation
+    from json_array_elements($2::json)) l",
+
     keep_checkpoints: "
 update checkpoints set generation = generation + 1
 from json_array_elements($2::json) l
