@@ -145,6 +145,8 @@ pub(super) enum Command {
     },
     /// Run steps of an ended or paused project again: what failed, unless others are chosen.
     Replay(Box<super::replay::Replay>),
+    /// Make a new project that shares the results of an ended one, on a new document or not.
+    Fork(Box<super::replay::Fork>),
     /// Look at a document without running it.
     Validate(Validate),
     /// Draw a document or a project.

@@ -3,17 +3,19 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, IsTerminal as _},
+    path::PathBuf,
 };
 
-use dandori::{Limits, ReplayOptions, ReplayPlan, spec::format_duration};
+use dandori::{Limits, Project, ReplayOptions, ReplayPlan, spec::format_duration};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
     args::{Common, Execution},
+    document,
     execute::{follow_to_end, say_recorded, wait_or_execute},
     exit::{Exit, Failure},
-    server::Server,
+    server::{Server, Submission},
     target::Target,
     text::{one_line, print_data, table},
 };
@@ -98,6 +100,101 @@ struct Warning {
     step: String,
     message: String,
     needs_consent: bool,
+}
+
+/// The options of `fork`: those of `replay`, and a new document.
+#[derive(Debug, clap::Args)]
+pub(super) struct Fork {
+    #[command(flatten)]
+    replay: Replay,
+    /// A new version of the document: steps that are the same keep what they have.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// A value of an input of the new document: `name=value`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    with: Vec<String>,
+}
+
+pub(super) async fn fork(common: &Common, args: Fork) -> Result<Exit, Failure> {
+    let document = match &args.document {
+        Some(file) => Some(document::read(file, &args.with)?),
+        None => None,
+    };
+    let mut options = options(&args.replay)?;
+    if let Some(server) = common.remote()? {
+        return fork_there(common, &server, &args, document, options).await;
+    }
+    let args = args.replay;
+    let settings = args.execution.settings(common.file()?.as_deref());
+    let builder = args.execution.equip(common.existing()?, &settings, "fork")?;
+    let engine = builder.connect().await?;
+    let base = engine.find(&args.id).await?;
+    let mut plan = base.plan_fork(&options, document.as_ref()).await?;
+    let json = serde_json::json!(plan);
+    let shown: Shown = read(json.clone())?;
+    if let Some(exit) = look(common, &args, &shown, &json, &mut options)? {
+        return Ok(exit);
+    }
+    if !options.repeat.is_empty() {
+        plan = base.plan_fork(&options, document.as_ref()).await?;
+    }
+    let fork = base.fork(plan).await?;
+    if args.wait {
+        return wait_or_execute(common, &args.execution, &fork, "fork --wait").await;
+    }
+    if common.json {
+        print_counts(&fork.id().to_string(), &shown);
+    } else {
+        out!("{}", fork.id());
+        say_recorded(common, &engine, &fork).await?;
+    }
+    Ok(Exit::Succeeded)
+}
+
+async fn fork_there(
+    common: &Common,
+    server: &Server,
+    args: &Fork,
+    document: Option<Project>,
+    mut options: ReplayOptions,
+) -> Result<Exit, Failure> {
+    let base = server.find(&args.replay.id).await?;
+    let mut request = match &document {
+        None => serde_json::json!({}),
+        Some(project) => {
+            let (compiled, _) = project.compile(None)?;
+            serde_json::json!(Submission {
+                document: project.text().unwrap_or_default(),
+                name: project.document().name.as_deref(),
+                inputs: document::input_values(project, &args.with)?,
+                files: &compiled.files,
+            })
+        }
+    };
+    request["options"] = serde_json::json!(options);
+    let json: Value = base.send(&["fork", "plan"], &request).await?;
+    let shown: Shown = read(json.clone())?;
+    let asked = options.repeat.len();
+    if let Some(exit) = look(common, &args.replay, &shown, &json, &mut options)? {
+        return Ok(exit);
+    }
+    let mut digest = shown.digest.clone();
+    if options.repeat.len() != asked {
+        request["options"] = serde_json::json!(options);
+        let json: Value = base.send(&["fork", "plan"], &request).await?;
+        digest = read::<Shown>(json)?.digest;
+    }
+    request["digest"] = digest.into();
+    let made: Value = base.send(&["fork"], &request).await?;
+    let id = made["id"].as_str().unwrap_or_default().to_owned();
+    if args.replay.wait {
+        return follow_to_end(common, &Target::There(server.project(id))).await;
+    }
+    match common.json {
+        true => print_counts(&id, &shown),
+        false => out!("{id}"),
+    }
+    Ok(Exit::Succeeded)
 }
 
 pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failure> {

@@ -181,6 +181,8 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(projects::logs))
         .routes(routes!(replays::plan))
         .routes(routes!(replays::list))
+        .routes(routes!(replays::plan_fork))
+        .routes(routes!(replays::lineage))
         .routes(routes!(events::of_project))
         .routes(routes!(events::of_all))
         .routes(routes!(fleet::workers))
@@ -196,7 +198,8 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(steer::retry_step))
         .routes(routes!(steer::pause_queue))
         .routes(routes!(steer::resume_queue))
-        .routes(routes!(replays::apply));
+        .routes(routes!(replays::apply))
+        .routes(routes!(replays::fork));
     let admin = OpenApiRouter::new()
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))

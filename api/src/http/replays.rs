@@ -1,14 +1,25 @@
-//! Replays: planned first, applied by the digest of the plan, kept in a history.
+//! Replays and forks: planned first, applied by the digest of the plan, kept in a history.
 
-use axum::Json;
-use dandori::{Error, ReplayOptions};
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::{OriginalUri, Request},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use dandori::{Error, ForkPlan, ProjectHandle, ReplayOptions};
+use serde::Deserialize;
+use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
+    MAX_SUBMISSION,
     answer::{self, Named},
     problem::Problem,
+    projects::{self, of_row},
     shape,
     steer::By,
+    submissions::document_of,
 };
 
 /// Plan a replay: what would run, what is kept, and what needs consent.
@@ -62,6 +73,118 @@ pub(super) async fn apply(
     handle.replay(plan).await?;
     let state = handle.row().await?.state;
     Ok(Json(json!({ "id": handle.id(), "state": state, "run": run, "reuse": reuse })))
+}
+
+/// What is asked of a fork: options as those of a replay, or a document as a submission has it.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Forking {
+    digest: Option<String>,
+    options: ReplayOptions,
+    document: Option<Box<RawValue>>,
+    inputs: BTreeMap<String, Value>,
+    files: BTreeMap<String, String>,
+    name: Option<String>,
+}
+
+impl Forking {
+    async fn read(request: Request) -> Result<Self, Problem> {
+        if answer::content_type(request.headers()).as_deref()
+            != Some("application/json")
+        {
+            return Err(answer::wrong_type("application/json"));
+        }
+        let bytes = answer::body(request, MAX_SUBMISSION).await?;
+        serde_json::from_slice(&bytes).map_err(|error| match error.is_data() {
+            true => answer::invalid(&error.to_string()),
+            false => Problem::bad_request("bad_json", error.to_string()),
+        })
+    }
+
+    async fn plan(&mut self, handle: &ProjectHandle) -> Result<ForkPlan, Problem> {
+        let document = match self.document.take() {
+            None => None,
+            Some(document) => {
+                let name = self.name.take();
+                let beside =
+                    (std::mem::take(&mut self.inputs), std::mem::take(&mut self.files));
+                Some(
+                    projects::beside(move || document_of(&document, name, beside))
+                        .await??,
+                )
+            }
+        };
+        Ok(handle.plan_fork(&self.options, document.as_ref()).await?)
+    }
+}
+
+/// Plan a fork: what would run, what is shared, and what needs consent.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{id}/fork/plan", tag = "replay",
+    request_body = shape::ForkRequest,
+    responses(
+        (status = 200, description = "the plan", body = shape::ReplayPlan),
+        (status = 409, description = "its state does not allow it", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "not such options, or a document with faults", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn plan_fork(
+    Named(handle): Named,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    let mut forking = Forking::read(request).await?;
+    Ok(Json(json!(forking.plan(&handle).await?)))
+}
+
+/// Make a fork as planned: with the same options or document and the digest of the plan.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{id}/fork", tag = "replay",
+    request_body = shape::ForkRequest,
+    responses(
+        (status = 202, description = "recorded", body = shape::Project,
+            headers(("Location" = String, description = "where the fork is"))),
+        (status = 409, description = "the base has changed since, or its state does not allow it", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "not such options, a document with faults, or steps need consent", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["operator"])),
+)]
+pub(super) async fn fork(
+    Named(handle): Named,
+    By(author): By,
+    request: Request,
+) -> Result<Response, Problem> {
+    let here = request.extensions().get::<OriginalUri>();
+    let here = here.map_or(request.uri().path(), |here| here.path());
+    let projects = here.rsplit_once('/').and_then(|(rest, _)| rest.rsplit_once('/'));
+    let projects = projects.map_or("", |(projects, _)| projects).to_owned();
+    let mut forking = Forking::read(request).await?;
+    let Some(digest) = forking.digest.take() else {
+        return Err(answer::invalid("`digest` is missing: make a plan first"));
+    };
+    let handle = handle.by(author);
+    let plan = forking.plan(&handle).await?;
+    if plan.digest != digest {
+        return Err(Error::PlanChanged(handle.id()).into());
+    }
+    let fork = handle.fork(plan).await?;
+    let row = fork.row().await?;
+    let location = HeaderValue::from_str(&format!("{projects}/{}", row.id));
+    let mut answer = (StatusCode::ACCEPTED, Json(of_row(&row, None))).into_response();
+    if let Ok(location) = location {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(answer)
+}
+
+/// What a project is a fork of, and its own forks.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/lineage", tag = "replay",
+    responses((status = 200, description = "the forks, the oldest first", body = shape::Lineage)),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn lineage(Named(handle): Named) -> Result<Json<Value>, Problem> {
+    Ok(Json(json!({ "forks": handle.lineage().await? })))
 }
 
 /// Who replayed a project, and why.

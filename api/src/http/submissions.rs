@@ -58,36 +58,45 @@ struct Envelope<'b> {
 }
 
 fn read(bytes: &[u8], format: Format) -> Result<Project, Problem> {
-    let parse =
-        |name: Option<&str>, bytes: Vec<u8>, format| -> Result<Project, Error> {
-            let source = Source::from_bytes(name, bytes, format);
-            let source = source.map_err(|found| Error::Invalid(vec![found]))?;
-            Project::from_source_within(source, &Limits::server())
-        };
     if !matches!(format, Format::Json) || !is_envelope(bytes) {
-        return Ok(parse(None, bytes.to_vec(), Some(format))?);
+        return Ok(parse(bytes.to_vec(), Some(format))?);
     }
     let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|error| {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Problem::new(status, "invalid_body", error.to_string())
+        answer::invalid(&error.to_string())
             .help("beside `document` there may be `name`, `inputs` and `files`")
     })?;
-    let text = envelope.document.get();
+    let Envelope { document, name, inputs, files } = envelope;
+    document_of(document, name, (inputs, files))
+}
+
+fn parse(bytes: Vec<u8>, format: Option<Format>) -> Result<Project, Error> {
+    let source = Source::from_bytes(None, bytes, format);
+    let source = source.map_err(|found| Error::Invalid(vec![found]))?;
+    Project::from_source_within(source, &Limits::server())
+}
+
+/// A document, as JSON or as a text, with what goes beside it.
+pub(super) fn document_of(
+    document: &RawValue,
+    name: Option<String>,
+    (inputs, files): (BTreeMap<String, Value>, BTreeMap<String, String>),
+) -> Result<Project, Problem> {
+    let text = document.get();
     let mut project = match text.starts_with('"') {
         true => {
             let text: String = serde_json::from_str(text)
                 .map_err(|error| Problem::bad_request("bad_json", error.to_string()))?;
-            parse(None, text.into_bytes(), None)?
+            parse(text.into_bytes(), None)?
         }
-        false => parse(None, text.as_bytes().to_vec(), Some(Format::Json))?,
+        false => parse(text.as_bytes().to_vec(), Some(Format::Json))?,
     };
-    for (name, value) in &envelope.inputs {
+    for (name, value) in &inputs {
         project = project.input(name, value);
     }
-    for (name, text) in envelope.files {
+    for (name, text) in files {
         project = project.file(name, text);
     }
-    if let Some(name) = envelope.name
+    if let Some(name) = name
         && project.document().name.is_none()
     {
         project.document_mut().name = Some(name);

@@ -146,6 +146,48 @@ tasks:
 }
 
 #[test]
+fn a_changed_prompt_is_forked_and_only_what_depends_on_it_runs() {
+    let document = "
+inputs: { who: { default: me } }
+tasks:
+  a: { kind: noop, with: { output: \"${{ file('prompt.txt') }}\" } }
+  b: { kind: noop, needs: [a], with: { output: '${{ tasks.a.output }} ${{ inputs.who }}' } }
+  c: { kind: noop, with: { output: kept } }
+outputs: { b: '${{ tasks.b.output }}', c: '${{ tasks.c.output }}' }
+";
+    let remote = Remote::start();
+    let own = Place::new();
+    let there = |words: &[&str]| remote.run(words);
+    let here = |words: &[&str]| own.run(words);
+    for place in [&remote.here, &own] {
+        place.write("prompt.txt", "old");
+        place.write("guide.yaml", document);
+    }
+    there(&["submit", "guide.yaml", "--wait"]).exits(0);
+    here(&["run", "guide.yaml"]).exits(0);
+    let asks: [&dyn Fn(&[&str]) -> Ended; 2] = [&there, &here];
+    for (place, run) in [&remote.here, &own].into_iter().zip(asks) {
+        place.write("prompt.txt", "new");
+        let plan = ["fork", "last", "--document", "guide.yaml", "--plan", "--json"];
+        let plan = run(&plan).exits(0).json();
+        let actions: Vec<&Value> =
+            plan["steps"].as_array().unwrap().iter().map(|it| &it["action"]).collect();
+        assert_eq!(actions, ["run", "run", "reuse"]);
+        let fork =
+            ["fork", "last", "--document", "guide.yaml", "--yes", "--wait", "--json"];
+        let ended = run(&fork).exits(0).json();
+        assert_eq!(ended["output"], json!({ "b": "new me", "c": "kept" }));
+        // From a step of the same document, with another value.
+        let words = [
+            "fork", "last", "--from", "b", "--set", "who=you", "--yes", "--wait",
+            "--json",
+        ];
+        let ended = run(&words).exits(0).json();
+        assert_eq!(ended["output"]["b"], "new you");
+    }
+}
+
+#[test]
 fn what_a_server_refuses_ends_with_the_code_that_says_why() {
     let remote = Remote::start();
     let code =

@@ -135,3 +135,44 @@ pub(crate) struct Replays {
     /// The oldest first.
     replays: Vec<ReplayLine>,
 }
+
+/// What is asked of a fork: options as those of a replay, or a new document.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ForkRequest {
+    /// The digest of the plan; not where a plan is made.
+    digest: Option<String>,
+    /// What is chosen and edited of the same document.
+    options: Option<ReplayOptions>,
+    /// A new document as JSON, or its text (YAML or JSON) as a string.
+    #[schema(nullable)]
+    document: Option<serde_json::Value>,
+    /// The values of its inputs.
+    inputs: Option<BTreeMap<String, serde_json::Value>>,
+    /// The texts that `file('…')` stands for, by name.
+    files: Option<BTreeMap<String, String>>,
+    /// The name of a project whose document has none.
+    name: Option<String>,
+}
+
+/// A fork.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ForkLine {
+    /// The fork.
+    project: String,
+    /// What it is a fork of.
+    base: String,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    at: String,
+    /// By whom.
+    who: String,
+    /// Why.
+    reason: String,
+}
+
+/// What a project is a fork of, and its own forks.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Lineage {
+    /// The oldest first.
+    forks: Vec<ForkLine>,
+}

@@ -308,6 +308,49 @@ tasks:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fork_is_planned_and_made_and_knows_where_it_comes_from() {
+    on_both(async |server| {
+        let old = "
+name: guide
+tasks:
+  a: { kind: noop, with: { x: 1 } }
+  b: { kind: noop, needs: [a], with: { prompt: old, a: '${{ tasks.a.output.x }}' } }
+";
+        let id = server.run(old).await;
+        let path = |rest: &str| format!("/api/v1/projects/{id}/{rest}");
+        let send = async |rest: &str, body: Value| {
+            server.send(&path(rest), "application/json", &body.to_string()).await
+        };
+        let new = json!({ "document": old.replace("old", "new") });
+        let plan = send("fork/plan", new.clone()).await.json();
+        let actions: Vec<&Value> =
+            plan["steps"].as_array().unwrap().iter().map(|it| &it["action"]).collect();
+        assert_eq!(actions, ["reuse", "run"]);
+        assert_eq!(send("fork", new.clone()).await.code(), "invalid_body");
+        let mut request = new;
+        request["digest"] = plan["digest"].clone();
+        let made = send("fork", request).await;
+        assert_eq!(made.status, 202, "{made:?}");
+        let location = made.headers["location"].to_str().unwrap().to_owned();
+        let ended = server.get(&format!("{location}/wait")).await.json();
+        assert_eq!(ended["output"], json!({ "b": { "prompt": "new", "a": 1 } }));
+        let lineage = server.get(&format!("{location}/lineage")).await.json();
+        assert_eq!(lineage["forks"][0]["base"], id.as_str());
+        // On the same document, from a step.
+        let options = json!({ "options": { "from": ["b"] } });
+        let plan = send("fork/plan", options.clone()).await.json();
+        let request = json!({ "digest": plan["digest"], "options": { "from": ["b"] } });
+        assert_eq!(send("fork", request).await.status, 202);
+        let broken = send("fork/plan", json!({ "document": "tasks: [" })).await;
+        assert_eq!(
+            (broken.status.as_u16(), broken.code().as_str()),
+            (422, "invalid_document")
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn inputs_and_files_come_beside_a_document() {
     let server = Server::open().await;
     let send = async |body: Value| {
