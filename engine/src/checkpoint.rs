@@ -73,7 +73,7 @@ impl Context {
         }
         let masked = RawValue::from_string(self.mask(value.get().to_owned()));
         let value = masked.map_err(|error| StepError::fail("invalid_output", error))?;
-        read(&*keeper.keep(name, value).await?)
+        read(&keeper.keep(name, value).await?)
     }
 }
 
@@ -87,7 +87,7 @@ impl Keeper {
         let mut known = self.known.lock().await;
         if known.is_none() {
             let read = self.store.checkpoints(self.project, self.step).await;
-            let read = read.map_err(not_kept)?;
+            let read = read.map_err(|error| not_kept(&error))?;
             let pair = |it: Checkpoint| (it.name, Arc::from(it.value));
             *known = Some(read.into_iter().map(pair).collect());
         }
@@ -112,10 +112,10 @@ impl Keeper {
         };
         let put =
             self.store.put_checkpoint(self.project, self.step, self.fence, checkpoint);
-        if !put.await.map_err(not_kept)? {
+        if !put.await.map_err(|error| not_kept(&error))? {
             // Another attempt was quicker, or this one has lost its right.
             let read = self.store.checkpoints(self.project, self.step).await;
-            let mut read = read.map_err(not_kept)?.into_iter();
+            let mut read = read.map_err(|error| not_kept(&error))?.into_iter();
             let Some(kept) = read.find(|it| it.name == name) else {
                 return Err(StepError::cancelled());
             };
@@ -129,7 +129,7 @@ impl Keeper {
     }
 }
 
-fn not_kept(error: crate::store::StoreError) -> StepError {
+fn not_kept(error: &crate::store::StoreError) -> StepError {
     StepError::retry("checkpoint", format!("the database did not keep it: {error}"))
 }
 

@@ -71,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) worker: Option<worker::Handle>,
     pub(crate) plans: Plans,
+    pub(crate) names: crate::project::Names,
     kinds: Kinds,
     /// Whether what cannot run here may run on another worker.
     pub(crate) spreads: bool,
@@ -287,6 +288,7 @@ impl EngineBuilder {
             clock,
             worker: None,
             plans,
+            names: Default::default(),
             kinds,
             spreads,
         })))
@@ -329,6 +331,7 @@ impl EngineBuilder {
             clock,
             worker: Some(worker),
             plans,
+            names: Default::default(),
             kinds: self.kinds,
             spreads,
         })))
@@ -432,6 +435,7 @@ impl Engine {
         fingerprint.update(plan.hash());
         fingerprint.update(&inputs);
         fingerprint.update(compiled.name.as_bytes());
+        fingerprint.update(format!("{:?}{}", compiled.labels, compiled.priority));
         // Where others may take it, only what finds free slots here soon.
         let worker = self.0.worker.as_ref();
         let own = worker.filter(|worker| !self.0.spreads || worker.has_room());

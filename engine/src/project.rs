@@ -1,7 +1,8 @@
 //! [`ProjectHandle`]: one project of an engine, to be watched and steered.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -29,9 +30,32 @@ pub struct ProjectHandle {
     id: ProjectId,
     /// The run as it was folded last: names of steps do not change, so it serves events
     /// until one is about a step that it does not know yet.
-    names: Arc<Mutex<Option<Arc<Run>>>>,
+    names: Arc<Folded>,
     /// In whose name it is steered, for the audit.
     author: Option<Author>,
+}
+
+/// The names of the steps of a project, as they were folded last.
+type Folded = Mutex<Option<Arc<Run>>>;
+
+/// What all handles of a project in this process share: many follow the same one.
+#[derive(Debug, Default)]
+pub(crate) struct Names(Mutex<HashMap<ProjectId, Weak<Folded>>>);
+
+impl Names {
+    fn of(&self, id: ProjectId) -> Arc<Folded> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(names) = all.get(&id).and_then(Weak::upgrade) {
+            return names;
+        }
+        // So seldom that it costs nothing, and often enough that they do not add up.
+        if all.len() == all.capacity() {
+            all.retain(|_, names| names.strong_count() > 0);
+        }
+        let names = Arc::default();
+        all.insert(id, Arc::downgrade(&names));
+        names
+    }
 }
 
 /// How a request to steer a project ended.
@@ -45,7 +69,8 @@ pub enum Steered {
 
 impl ProjectHandle {
     pub(crate) fn new(engine: Engine, id: ProjectId) -> Self {
-        Self { engine, id, names: Arc::default(), author: None }
+        let names = engine.inner().names.of(id);
+        Self { engine, id, names, author: None }
     }
 
     /// The engine that it was found through.
@@ -364,7 +389,9 @@ impl ProjectHandle {
         let applied = match kind {
             MailKind::Cancel => row.cancelled_at.is_some(),
             MailKind::Pause => row.state == ProjectState::Paused,
-            MailKind::Resume => row.state != ProjectState::Paused,
+            MailKind::Resume => {
+                row.state != ProjectState::Paused && row.cancelled_at.is_none()
+            }
             // One that had begun by itself meanwhile has done what was asked.
             MailKind::Retry => row.cancelled_at.is_none(),
         };

@@ -109,6 +109,22 @@ impl Project {
         self
     }
 
+    /// Sets the value of an input from JSON, read as strictly as a document.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a number that would lose digits, a key that is there twice, and
+    /// what else a document may not hold.
+    pub fn input_json(
+        mut self,
+        name: impl Into<String>,
+        json: &str,
+    ) -> Result<Self, Error> {
+        let source = Source::new(None, json, spec::Format::Json);
+        let value = source.read(&Limits::default()).map_err(Error::Invalid)?;
+        self.inputs.push((name.into(), value));
+        Ok(self)
+    }
+
     /// Records the same submission only once.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {

@@ -55,7 +55,10 @@ impl ProjectHandle {
         let paused = |queue: &str| {
             queues.iter().any(|it| it.queue == queue && it.paused_at.is_some())
         };
-        let run = &snapshot.run;
+        let mut run = snapshot.run;
+        // A wait that is over is not recorded as such.
+        let _ = run.apply(crate::run::Event::Tick, self.engine().now());
+        let run = &run;
         let Some(no) = run.find(step) else {
             let reason = "the project has no such step";
             return Err(Error::NotFound { wanted: step.to_owned(), reason });

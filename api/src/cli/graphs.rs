@@ -21,6 +21,7 @@ pub(super) async fn graph(common: &Common, args: &GraphArgs) -> Result<Exit, Fai
         let (compiled, _) = project.compile(None)?;
         of_plan(&compiled.name, &compiled.plan)
     } else {
+        common.without_server("graph of a project")?;
         let engine = common.connect().await?;
         let snapshot = engine.find(&args.what).await?.snapshot().await?;
         of_run(&snapshot.stored.row.name, &snapshot.run)

@@ -7,7 +7,7 @@ use super::{
     exit::{Exit, Failure},
     text::{ago, cut, one_line, print_data, table},
 };
-use crate::http::{Role, fresh_token, tokens::new_row};
+use crate::http::{Role, fresh_token, is_token_name, tokens::new_row};
 
 pub(super) async fn token(common: &Common, token: Token) -> Result<Exit, Failure> {
     // The first token may be made before anything else.
@@ -18,9 +18,9 @@ pub(super) async fn token(common: &Common, token: Token) -> Result<Exit, Failure
             let Some(role) = Role::parse(&role) else {
                 return Err(wrong(format!("there is no role `{}`", one_line(&role))));
             };
-            if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control)
-            {
-                return Err(wrong("a name has 1 to 100 bytes on one line".to_owned()));
+            if !is_token_name(&name) {
+                let what = "a name has 1 to 100 bytes on one line, and is not reserved";
+                return Err(wrong(what.to_owned()));
             }
             let (secret, hash) = fresh_token();
             let row = new_row(&name, role, engine.now());

@@ -29,10 +29,7 @@ pub(super) async fn worker(common: &Common, args: Worker) -> Result<Exit, Failur
 
 /// Serves the API, and executes.
 pub(super) async fn serve(common: &Common, args: Serve) -> Result<Exit, Failure> {
-    let engine = match args.no_worker {
-        true => common.builder()?.connect().await?,
-        false => start(common, &args.worker, "serve").await?,
-    };
+    raise_the_limit_of_files();
     let cannot = |error: &std::io::Error| Failure::Own {
         exit: Exit::Unreachable,
         code: "listen",
@@ -43,21 +40,38 @@ pub(super) async fn serve(common: &Common, args: Serve) -> Result<Exit, Failure>
         .await
         .map_err(|error| cannot(&error))?;
     let address = listener.local_addr().map_err(|error| cannot(&error))?;
+    // Before anything is executed: who may ask is decided by what is there already.
+    let looker = common.builder()?.connect().await?;
+    let options = options(common, &looker, &args, address).await?;
+    let engine = match args.no_worker {
+        true => looker,
+        false => start(common, &args.worker, "serve").await?,
+    };
     anstream::eprintln!("listening on http://{address}");
     if !args.no_worker {
         announce(&args.worker);
     }
-    let options = options(common, &engine, &args, address).await?;
     let router = router(engine.clone(), options);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let served = http::serve(listener, router, Connections::default(), async {
-        let _ = stopped.await;
-    });
+    let served =
+        http::serve(listener, router, Connections::default().within_files(), async {
+            let _ = stopped.await;
+        });
     let served = tokio::spawn(served);
     let exit = until_stopped(&engine, std::future::pending()).await;
     drop(stop);
     let _ = served.await;
     exit
+}
+
+/// A connection is a file, and so is what a step opens: as many as this process may have.
+fn raise_the_limit_of_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files was not raised");
+    }
 }
 
 /// Who may ask. Away from the loopback interface nobody may without a token.

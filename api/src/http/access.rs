@@ -67,6 +67,19 @@ impl Role {
     }
 }
 
+/// In whose name changes are made without a token, and with the first one: names that no
+/// other token has.
+const OPEN: &str = "loopback";
+const FIRST: &str = "DANDORI_TOKEN";
+/// What a proxy adds.
+const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-forwarded-host"];
+
+/// Whether a token may have a name.
+pub(crate) fn is_token_name(name: &str) -> bool {
+    let plain = !name.chars().any(char::is_control);
+    plain && (1..=100).contains(&name.len()) && ![OPEN, FIRST].contains(&name)
+}
+
 /// Who asks.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
@@ -100,20 +113,24 @@ pub fn hash(token: &str) -> [u8; 32] {
 
 /// The tokens that were seen lately.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<HashMap<[u8; 32], Found>>);
+pub(super) struct Known {
+    tokens: Mutex<HashMap<[u8; 32], Found>>,
+    /// When it was looked whether there is any, and whether there was.
+    any: Mutex<Option<(Instant, bool)>>,
+}
 
 /// When a token was looked for, and what was found.
 type Found = (Instant, Option<TokenRow>);
 
 impl Known {
     fn get(&self, hash: &[u8; 32]) -> Option<Option<TokenRow>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, token) = known.get(hash)?;
         (at.elapsed() < BELIEVED).then(|| token.clone())
     }
 
     fn put(&self, hash: [u8; 32], token: Option<TokenRow>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.retain(|_, (at, _)| at.elapsed() < BELIEVED);
         }
@@ -122,9 +139,20 @@ impl Known {
         }
     }
 
-    /// Forgets what is known: a token was revoked here.
+    fn any(&self) -> Option<bool> {
+        let any = self.any.lock().unwrap_or_else(PoisonError::into_inner);
+        any.filter(|(at, _)| at.elapsed() < BELIEVED).map(|(_, any)| any)
+    }
+
+    fn put_any(&self, any: bool) {
+        let mut known = self.any.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some((Instant::now(), any));
+    }
+
+    /// Forgets what is known: a token was made or revoked here.
     pub(super) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.any.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -132,14 +160,16 @@ impl Api {
     /// Who asks with these headers.
     pub(super) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let Some(given) = headers.get(header::AUTHORIZATION) else {
-            return match self.options().open {
-                true => Ok(Caller {
-                    who: "loopback".to_owned(),
-                    role: Role::Admin,
-                    token: None,
-                }),
-                false => Err(Problem::unauthorized("the request has no token")),
-            };
+            if !self.options().open || self.has_tokens().await? {
+                return Err(Problem::unauthorized("the request has no token"));
+            }
+            // Somebody else asks through a proxy: whoever that is, nobody vouches for them.
+            if FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+                let detail = "the request was forwarded, and there is no token";
+                return Err(Problem::unauthorized(detail));
+            }
+            let who = OPEN.to_owned();
+            return Ok(Caller { who, role: Role::Admin, token: None });
         };
         let token = given.to_str().ok().and_then(|text| {
             let (scheme, token) = text.split_once(' ')?;
@@ -150,12 +180,23 @@ impl Api {
         self.holder(hash(token.ok_or_else(invalid)?)).await?.ok_or_else(invalid)
     }
 
+    /// Whether there is a valid token: from the first one on nobody comes in without.
+    async fn has_tokens(&self) -> Result<bool, Error> {
+        if let Some(known) = self.known().any() {
+            return Ok(known);
+        }
+        let tokens = self.engine().store().tokens().await?;
+        let any = tokens.iter().any(|token| token.revoked_at.is_none());
+        self.known().put_any(any);
+        Ok(any)
+    }
+
     /// Who holds a token.
     pub(super) async fn holder(&self, hash: [u8; 32]) -> Result<Option<Caller>, Error> {
         if let Some(first) = &self.options().first_token
             && bool::from(first.ct_eq(&hash))
         {
-            let who = "DANDORI_TOKEN".to_owned();
+            let who = FIRST.to_owned();
             return Ok(Some(Caller { who, role: Role::Admin, token: Some(hash) }));
         }
         let row = match self.known().get(&hash) {

@@ -181,6 +181,20 @@ pub(crate) fn after(cursor: &str) -> Result<(Timestamp, ProjectId), Problem> {
     })
 }
 
+/// JSON of something that holds values as they are stored: taken apart, deep ones would not
+/// come back together.
+pub(crate) fn as_stored<T: serde::Serialize>(value: &T) -> Result<Response, Problem> {
+    let text = serde_json::to_string(value).map_err(|error| {
+        tracing::error!(%error, "an answer could not be written");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "it cannot be shown",
+        )
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
 /// Bytes as they are stored, for programs; a browser saves them.
 pub(crate) fn raw(json: &serde_json::value::RawValue) -> Response {
     let headers = [

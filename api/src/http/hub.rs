@@ -140,6 +140,10 @@ impl Hub {
 
     /// Follows the list of the newest projects: one reading for all who do.
     pub(super) fn newest(&self) -> watch::Receiver<Arc<Vec<ProjectRow>>> {
+        if self.0.newest.receiver_count() == 0 {
+            // Nobody has read it for a while.
+            self.0.newest.send_replace(Arc::default());
+        }
         let newest = self.0.newest.subscribe();
         self.0.list_wanted.notify_one();
         newest

@@ -53,6 +53,23 @@ impl Default for Connections {
     }
 }
 
+/// So many open files are left to the database and to steps.
+const OTHER_FILES: usize = 512;
+
+impl Connections {
+    /// Not more connections than this process may open files, less what else needs some.
+    #[must_use]
+    pub fn within_files(self) -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let files = limit
+            .current
+            .map_or(usize::MAX, |it| usize::try_from(it).unwrap_or(usize::MAX));
+        let total =
+            self.total.min(files.saturating_sub(OTHER_FILES).max(files / 2)).max(1);
+        Self { total, each: self.each.min(total.div_ceil(2)), ..self }
+    }
+}
+
 /// Serves until `stopped`; requests that are being answered then are finished.
 pub async fn serve(
     listener: TcpListener,

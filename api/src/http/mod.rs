@@ -8,6 +8,7 @@
 
 mod access;
 mod answer;
+mod bounds;
 mod events;
 mod filter;
 mod fleet;
@@ -31,10 +32,11 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, middleware, routing::get};
 use dandori::Engine;
+use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::fleet::queues_json;
-use self::{access::Known, hub::Hub, rate::Rates};
+use self::{access::Known, bounds::Bounds, hub::Hub, rate::Rates};
+pub(crate) use self::{access::is_token_name, fleet::queues_json};
 pub use self::{
     access::{Role, fresh_token, hash},
     listen::{Connections, serve},
@@ -48,7 +50,8 @@ pub const MAX_BODY: usize = 1 << 20;
 /// How a server lets in.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whether whoever has no token is an admin: only right on the loopback interface.
+    /// Whether whoever has no token is an admin, as long as there is no token: only right on
+    /// the loopback interface, and not for what a proxy forwards.
     pub open: bool,
     /// The SHA-256 of a first token, which is that of an admin.
     pub first_token: Option<[u8; 32]>,
@@ -71,7 +74,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            open: true,
+            open: false,
             first_token: None,
             hosts: vec![],
             addresses: false,
@@ -89,6 +92,7 @@ pub(crate) struct Api(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    bounds: Bounds,
     engine: Engine,
     options: Options,
     known: Known,
@@ -100,7 +104,15 @@ impl Api {
     fn new(engine: Engine, options: Options) -> Self {
         let rates = Rates::new(options.per_second);
         let hub = Hub::new(engine.clone(), options.streams);
-        Self(Arc::new(Inner { engine, options, known: Known::default(), rates, hub }))
+        let bounds = Bounds::default();
+        Self(Arc::new(Inner {
+            bounds,
+            engine,
+            options,
+            known: Known::default(),
+            rates,
+            hub,
+        }))
     }
 
     fn engine(&self) -> &Engine {
@@ -132,7 +144,8 @@ impl Api {
 ///
 /// let engine = dandori::Engine::builder().sqlite("dandori.db").start().await?;
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:7070").await?;
-/// axum::serve(listener, router(engine, Options::default())).await?;
+/// let options = Options { open: true, ..Options::default() };
+/// axum::serve(listener, router(engine, options)).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -150,7 +163,7 @@ pub fn router(engine: Engine, options: Options) -> Router {
         .fallback(answer::no_route)
         .method_not_allowed_fallback(answer::no_method)
         .with_state(api)
-        .layer(tower_http::catch_panic::CatchPanicLayer::custom(answer::panicked))
+        .layer(CatchPanicLayer::custom(answer::panicked))
         .layer(guard)
 }
 
@@ -215,6 +228,7 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
                 let state = (api.clone(), role);
                 routes
                     .route_layer(middleware::from_fn_with_state(state, access::require))
+                    .route_layer(CatchPanicLayer::custom(answer::panicked))
                     .route_layer(middleware::from_fn(metrics::count))
             }
             None => routes,

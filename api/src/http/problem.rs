@@ -74,6 +74,11 @@ impl Problem {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// Whether it is about places in a document.
+    pub(crate) fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
     /// What is wrong with a document, place by place.
     pub(crate) fn into_errors(self) -> Vec<Diagnostic> {
         self.errors

@@ -1,6 +1,6 @@
 //! Projects: listing and looking at them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -9,9 +9,11 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use dandori::{ProjectHandle, Timestamp, spec::parse_duration, store::ProjectRow};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use dandori::{
+    ProjectHandle, StepDetails, Timestamp, spec::parse_duration, store::ProjectRow,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     Api,
@@ -118,7 +120,7 @@ pub(super) struct Include {
 pub(super) async fn show(
     Named(handle): Named,
     Asked(asked): Asked<Include>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let steps = match asked.include.as_deref() {
         None => false,
         Some("steps") => true,
@@ -127,21 +129,32 @@ pub(super) async fn show(
             return Err(Problem::bad_request("bad_query", detail));
         }
     };
-    Ok(Json(shown(&handle, steps).await?))
+    shown(&handle, steps).await
 }
 
-async fn shown(handle: &ProjectHandle, steps: bool) -> Result<Value, Problem> {
+/// A project with its labels, and its steps where they are wanted.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    head: Map<String, Value>,
+    output: Option<Box<RawValue>>,
+    labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<StepDetails>>,
+}
+
+async fn shown(handle: &ProjectHandle, steps: bool) -> Result<Response, Problem> {
     let stored = handle.summary().await?;
-    let labels = json!(stored.labels);
-    let mut value = match steps {
-        true => json!(handle.view().await?),
-        false => {
-            let output = stored.output.as_deref().map(|it| json!(it));
-            of_row(&stored.row, output.as_ref())
-        }
+    let steps = match steps {
+        true => Some(handle.view().await?.steps),
+        false => None,
     };
-    value["labels"] = labels;
-    Ok(value)
+    let head = match in_list(&stored.row) {
+        Value::Object(head) => head,
+        _ => Map::new(),
+    };
+    let (output, labels) = (stored.output, stored.labels);
+    answer::as_stored(&Shown { head, output, labels, steps })
 }
 
 /// The output of a project, as it is stored.
@@ -190,7 +203,7 @@ pub(super) async fn wait(
     State(api): State<Api>,
     Named(handle): Named,
     Asked(asked): Asked<Wait>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Response), Problem> {
     let timeout = match asked.timeout.as_deref().map(parse_duration) {
         None => WAIT,
         Some(Ok(timeout)) => timeout.min(LONGEST_WAIT),
@@ -200,7 +213,7 @@ pub(super) async fn wait(
     };
     let ended = api.hub().ended(&handle, timeout).await?;
     let status = if ended { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(shown(&handle, false).await?)))
+    Ok((status, shown(&handle, false).await?))
 }
 
 /// The graph of a project.

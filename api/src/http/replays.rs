@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    extract::{OriginalUri, Request},
+    extract::{OriginalUri, Request, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
-    MAX_SUBMISSION,
+    Api, MAX_SUBMISSION,
     answer::{self, Named},
     problem::Problem,
     projects::{self, of_row},
@@ -82,18 +82,19 @@ struct Forking {
     digest: Option<String>,
     options: ReplayOptions,
     document: Option<Box<RawValue>>,
-    inputs: BTreeMap<String, Value>,
+    inputs: BTreeMap<String, Box<RawValue>>,
     files: BTreeMap<String, String>,
     name: Option<String>,
 }
 
 impl Forking {
-    async fn read(request: Request) -> Result<Self, Problem> {
+    async fn read(api: &Api, request: Request) -> Result<Self, Problem> {
         if answer::content_type(request.headers()).as_deref()
             != Some("application/json")
         {
             return Err(answer::wrong_type("application/json"));
         }
+        let _room = api.room(request.headers(), MAX_SUBMISSION)?;
         let bytes = answer::body(request, MAX_SUBMISSION).await?;
         serde_json::from_slice(&bytes).map_err(|error| match error.is_data() {
             true => answer::invalid(&error.to_string()),
@@ -101,7 +102,12 @@ impl Forking {
         })
     }
 
-    async fn plan(&mut self, handle: &ProjectHandle) -> Result<ForkPlan, Problem> {
+    async fn plan(
+        &mut self,
+        api: &Api,
+        handle: &ProjectHandle,
+    ) -> Result<ForkPlan, Problem> {
+        let _turn = api.turn_to_look().await?;
         let document = match self.document.take() {
             None => None,
             Some(document) => {
@@ -130,11 +136,12 @@ impl Forking {
     security(("token" = ["viewer"])),
 )]
 pub(super) async fn plan_fork(
+    State(api): State<Api>,
     Named(handle): Named,
     request: Request,
 ) -> Result<Json<Value>, Problem> {
-    let mut forking = Forking::read(request).await?;
-    Ok(Json(json!(forking.plan(&handle).await?)))
+    let mut forking = Forking::read(&api, request).await?;
+    Ok(Json(json!(forking.plan(&api, &handle).await?)))
 }
 
 /// Make a fork as planned: with the same options or document and the digest of the plan.
@@ -150,6 +157,7 @@ pub(super) async fn plan_fork(
     security(("token" = ["operator"])),
 )]
 pub(super) async fn fork(
+    State(api): State<Api>,
     Named(handle): Named,
     By(author): By,
     request: Request,
@@ -158,12 +166,12 @@ pub(super) async fn fork(
     let here = here.map_or(request.uri().path(), |here| here.path());
     let projects = here.rsplit_once('/').and_then(|(rest, _)| rest.rsplit_once('/'));
     let projects = projects.map_or("", |(projects, _)| projects).to_owned();
-    let mut forking = Forking::read(request).await?;
+    let mut forking = Forking::read(&api, request).await?;
     let Some(digest) = forking.digest.take() else {
         return Err(answer::invalid("`digest` is missing: make a plan first"));
     };
     let handle = handle.by(author);
-    let plan = forking.plan(&handle).await?;
+    let plan = forking.plan(&api, &handle).await?;
     if plan.digest != digest {
         return Err(Error::PlanChanged(handle.id()).into());
     }

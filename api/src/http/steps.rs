@@ -1,10 +1,8 @@
 //! Steps: looking at them, their attempts, their logs, and why they do not run.
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse as _, Response},
-};
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State, response::Response};
 use dandori::{Error, ProjectHandle, Snapshot, StepDetails, run::StepState};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -35,7 +33,7 @@ pub(super) struct Wanted {
 pub(super) async fn list(
     Named(handle): Named,
     Asked(asked): Asked<Wanted>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let state = match asked.state.as_deref() {
         None => None,
         Some(label) => Some(StepState::parse(label).ok_or_else(|| {
@@ -46,7 +44,7 @@ pub(super) async fn list(
     let view = handle.view().await?;
     let fits = |step: &&StepDetails| state.is_none_or(|state| step.state == state);
     let steps: Vec<&StepDetails> = view.steps.iter().filter(fits).collect();
-    Ok(Json(json!({ "steps": steps })))
+    answer::as_stored(&BTreeMap::from([("steps", steps)]))
 }
 
 /// Finds a step of a project.
@@ -70,9 +68,9 @@ async fn find(handle: &ProjectHandle, name: &str) -> Result<(Snapshot, u32), Pro
 pub(super) async fn show(
     Named(handle): Named,
     NamedStep(name): NamedStep,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let (_, no) = find(&handle, &name).await?;
-    Ok(Json(json!(handle.step(no).await?)))
+    answer::as_stored(&handle.step(no).await?)
 }
 
 /// The output of a step, as it is stored.
@@ -118,11 +116,8 @@ pub(super) async fn checkpoints(
     Named(handle): Named,
     NamedStep(name): NamedStep,
 ) -> Result<Response, Problem> {
-    // As they were kept: values may be deep.
     let kept = handle.checkpoints(&name).await?;
-    let list = serde_json::to_string(&kept).unwrap_or_default();
-    let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
-    Ok((json, format!("{{\"checkpoints\":{list}}}")).into_response())
+    answer::as_stored(&BTreeMap::from([("checkpoints", kept)]))
 }
 
 /// The log of a step.

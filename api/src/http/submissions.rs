@@ -29,14 +29,19 @@ use super::{
 /// The longest idempotency key, in bytes.
 const LONGEST_KEY: usize = 255;
 /// Reads the project that a request submits.
-async fn project(request: Request) -> Result<Project, Problem> {
+async fn project(api: &Api, looks: bool, request: Request) -> Result<Project, Problem> {
     let format = match answer::content_type(request.headers()).as_deref() {
         Some("application/json") => Format::Json,
         Some("application/yaml" | "application/x-yaml" | "text/yaml") => Format::Yaml,
         _ => return Err(answer::wrong_type("application/json or application/yaml")),
     };
+    let _room = api.room(request.headers(), MAX_SUBMISSION)?;
     let bytes = answer::body(request, MAX_SUBMISSION).await?;
     // A large document takes its time.
+    let _turn = match looks {
+        true => api.turn_to_look().await?,
+        false => api.turn().await?,
+    };
     beside(move || read(&bytes, format)).await?
 }
 
@@ -51,7 +56,7 @@ struct Envelope<'b> {
     name: Option<String>,
     /// The values of inputs.
     #[serde(default)]
-    inputs: BTreeMap<String, Value>,
+    inputs: BTreeMap<String, Box<RawValue>>,
     /// The texts that `file('…')` stands for, by name.
     #[serde(default)]
     files: BTreeMap<String, String>,
@@ -79,7 +84,7 @@ fn parse(bytes: Vec<u8>, format: Option<Format>) -> Result<Project, Error> {
 pub(super) fn document_of(
     document: &RawValue,
     name: Option<String>,
-    (inputs, files): (BTreeMap<String, Value>, BTreeMap<String, String>),
+    (inputs, files): (BTreeMap<String, Box<RawValue>>, BTreeMap<String, String>),
 ) -> Result<Project, Problem> {
     let text = document.get();
     let mut project = match text.starts_with('"') {
@@ -91,7 +96,8 @@ pub(super) fn document_of(
         false => parse(text.as_bytes().to_vec(), Some(Format::Json))?,
     };
     for (name, value) in &inputs {
-        project = project.input(name, value);
+        // By the reader of documents: it refuses what would lose digits or keys.
+        project = project.input_json(name, value.get())?;
     }
     for (name, text) in files {
         project = project.file(name, text);
@@ -99,6 +105,11 @@ pub(super) fn document_of(
     if let Some(name) = name
         && project.document().name.is_none()
     {
+        let count = name.chars().count();
+        if count == 0 || count > 200 || name.chars().any(char::is_control) {
+            let what = "`name` has 1 to 200 characters, and no control characters";
+            return Err(answer::invalid(what));
+        }
         project.document_mut().name = Some(name);
     }
     Ok(project)
@@ -124,8 +135,8 @@ fn is_envelope(bytes: &[u8]) -> bool {
         ("Idempotency-Key" = Option<String>, Header, description = "at most 255 visible ASCII characters"),
     ),
     request_body(
-        description = "a project document",
-        content((Object = "application/json"), (String = "application/yaml")),
+        description = "a project document, or an object with one under `document`",
+        content((shape::Submission = "application/json"), (String = "application/yaml")),
     ),
     responses(
         (status = 202, description = "recorded", body = shape::Project,
@@ -145,16 +156,18 @@ pub(super) async fn submit(
     let here = request.extensions().get::<OriginalUri>();
     let here = here.map_or(request.uri().path(), |here| here.path());
     let here = here.trim_end_matches('/').to_owned();
-    let mut project = project(request).await?;
+    let mut project = project(&api, false, request).await?;
     if let Some(key) = key {
         project = project.idempotency_key(key);
     }
     let engine = api.engine().clone();
+    let turn = api.turn().await?;
     let mut compiled = beside({
         let engine = engine.clone();
         move || engine.compile(&project)
     })
     .await??;
+    drop(turn);
     compiled.author = Some(caller.author(&id));
     let handle = engine.submit_compiled(compiled).await?;
     let row = handle.row().await?;
@@ -182,8 +195,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 #[utoipa::path(
     post, path = "/api/v1/projects/validate", tag = "projects",
     request_body(
-        description = "a project document",
-        content((Object = "application/json"), (String = "application/yaml")),
+        description = "a project document, or an object with one under `document`",
+        content((shape::Submission = "application/json"), (String = "application/yaml")),
     ),
     responses((status = 200, description = "what was found", body = shape::Validation)),
     security(("token" = ["viewer"])),
@@ -194,7 +207,7 @@ pub(super) async fn validate(
 ) -> Result<Json<Value>, Problem> {
     let project = match answer::content_type(request.headers()) {
         None => return Err(answer::wrong_type("application/json or application/yaml")),
-        Some(_) => project_or_findings(request).await?,
+        Some(_) => project_or_findings(&api, request).await?,
     };
     let engine = api.engine().clone();
     let invalid =
@@ -203,6 +216,7 @@ pub(super) async fn validate(
         Ok(project) => project,
         Err(found) => return Ok(Json(invalid(found))),
     };
+    let _turn = api.turn_to_look().await?;
     let compiled = beside(move || {
         engine.compile_with_warnings(&project).map(|(compiled, warnings)| {
             let shown = plan_json(&compiled);
@@ -222,12 +236,15 @@ pub(super) async fn validate(
 }
 
 async fn project_or_findings(
+    api: &Api,
     request: Request,
 ) -> Result<Result<Project, Vec<Diagnostic>>, Problem> {
-    match project(request).await {
+    match project(api, true, request).await {
         Ok(project) => Ok(Ok(project)),
         Err(problem) => match problem.status() {
-            StatusCode::UNPROCESSABLE_ENTITY => Ok(Err(problem.into_errors())),
+            StatusCode::UNPROCESSABLE_ENTITY if problem.has_errors() => {
+                Ok(Err(problem.into_errors()))
+            }
             _ => Err(problem),
         },
     }

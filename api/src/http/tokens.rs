@@ -14,15 +14,12 @@ use utoipa::ToSchema;
 
 use super::{
     Api,
-    access::{Caller, Role, fresh_token},
+    access::{Caller, Role, fresh_token, is_token_name},
     answer::{self, Asked, MOST, SOME},
     guard::RequestId,
     problem::Problem,
     shape::{Audit, Audited, Token, Tokens},
 };
-
-/// The longest name of a token, in bytes.
-const LONGEST_NAME: usize = 100;
 
 fn shown(row: &TokenRow, token: Option<String>) -> Token {
     Token {
@@ -72,9 +69,9 @@ pub(super) async fn create(
     Extension(id): Extension<RequestId>,
     answer::Json(new): answer::Json<NewToken>,
 ) -> Result<(StatusCode, Json<Token>), Problem> {
-    let is_plain = !new.name.chars().any(char::is_control);
-    if !is_plain || !(1..=LONGEST_NAME).contains(&new.name.len()) {
-        let detail = "a name has 1 to 100 bytes, and no control characters";
+    if !is_token_name(&new.name) {
+        let detail =
+            "a name has 1 to 100 bytes, no control characters, and is not reserved";
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         return Err(Problem::new(status, "bad_name", detail));
     }
@@ -83,6 +80,7 @@ pub(super) async fn create(
     let store = api.engine().store();
     let author = Some(caller.author(&id));
     store.put_token(row.clone(), hash, author).await.map_err(Error::from)?;
+    api.known().clear();
     Ok((StatusCode::CREATED, Json(shown(&row, Some(token)))))
 }
 

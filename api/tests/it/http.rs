@@ -16,7 +16,7 @@ use axum::{
 };
 use dandori::{Context, Engine, EngineBuilder, StepError, handler_fn};
 use dandori_server::http::{Options, Role, fresh_token, hash, router};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
@@ -72,6 +72,7 @@ impl Server {
         let late = handler_fn("late", async |_: Context, _: Value| {
             Err::<(), _>(StepError::retry("timeout", "late"))
         });
+        let raw = handler_fn("raw", async |_: Context, it: Box<RawValue>| Ok(it));
         let large =
             handler_fn("large", async |_: Context, _: Value| Ok("x".repeat(15 << 20)));
         let permits = Arc::clone(&gate);
@@ -87,6 +88,7 @@ impl Server {
             .handler(fails)
             .handler(late)
             .handler(large)
+            .handler(raw)
             .handler(gated);
         let engine = builder.start().await.unwrap();
         let router = router(engine.clone(), options);
@@ -95,13 +97,17 @@ impl Server {
 
     /// On a temporary file, for whoever comes over the loopback interface.
     pub(crate) async fn open() -> Self {
-        Self::start(Engine::builder().temporary(), Options::default()).await
+        Self::start(Engine::builder().temporary(), Self::loopback()).await
+    }
+
+    fn loopback() -> Options {
+        Options { open: true, ..Options::default() }
     }
 
     /// On PostgreSQL.
     pub(crate) async fn shared() -> Self {
         let place = Cluster::shared().fresh();
-        Self::start(Engine::builder().postgres(&place), Options::default()).await
+        Self::start(Engine::builder().postgres(&place), Self::loopback()).await
     }
 
     /// Where nobody may ask without a token; asked in the name of the first.

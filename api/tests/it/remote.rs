@@ -9,6 +9,9 @@ use crate::command::{Ended, Place, Running};
 /// Nobody may find it anywhere.
 const CANARY: &str = "canary-0123456789abcdef0123456789abcdef";
 
+/// Runs the command somewhere.
+type Ask<'a> = &'a dyn Fn(&[&str]) -> Ended;
+
 /// A server with a token, and a folder of somebody who asks it.
 struct Remote {
     server: Running,
@@ -165,7 +168,7 @@ outputs: { b: '${{ tasks.b.output }}', c: '${{ tasks.c.output }}' }
     }
     there(&["submit", "guide.yaml", "--wait"]).exits(0);
     here(&["run", "guide.yaml"]).exits(0);
-    let asks: [&dyn Fn(&[&str]) -> Ended; 2] = [&there, &here];
+    let asks: [Ask<'_>; 2] = [&there, &here];
     for (place, run) in [&remote.here, &own].into_iter().zip(asks) {
         place.write("prompt.txt", "new");
         let plan = ["fork", "last", "--document", "guide.yaml", "--plan", "--json"];

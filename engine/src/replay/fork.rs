@@ -146,7 +146,7 @@ impl ProjectHandle {
             kinds,
             steps: snapshot.run.plan().len(),
             inputs: reopening.inputs.unwrap_or_else(|| snapshot.stored.inputs.clone()),
-            ..self.fresh(snapshot, plan.now)
+            ..fresh(snapshot, plan.now)
         };
         let fork = Fork {
             project,
@@ -244,7 +244,7 @@ impl ProjectHandle {
             priority: compiled.priority,
             labels: compiled.labels,
             inputs: serde_json::to_vec(&inputs).unwrap_or_default().into(),
-            ..self.fresh(snapshot, now)
+            ..fresh(snapshot, now)
         };
         let detail = format!("{:?}{}", plan.hash(), inputs);
         let guard = (row.plan_hash, row.last_event);
@@ -264,26 +264,26 @@ impl ProjectHandle {
         };
         Ok(ForkPlan { fork, now, digest, steps, warnings, estimate })
     }
+}
 
-    /// A new project like the base.
-    fn fresh(&self, snapshot: &Snapshot, now: Timestamp) -> NewProject {
-        let row = &snapshot.stored.row;
-        NewProject {
-            id: ProjectId::fresh(),
-            name: row.name.clone(),
-            plan_hash: row.plan_hash,
-            plan: Arc::clone(snapshot.run.plan().bytes()),
-            steps: 0,
-            priority: row.priority,
-            inputs: snapshot.stored.inputs.clone(),
-            labels: snapshot.stored.labels.clone(),
-            // It is no submission: no key leads to it.
-            fingerprint: [0; 32],
-            created_at: now,
-            owner: None,
-            kinds: vec![],
-            author: None,
-        }
+/// A new project like the base.
+fn fresh(snapshot: &Snapshot, now: Timestamp) -> NewProject {
+    let row = &snapshot.stored.row;
+    NewProject {
+        id: ProjectId::fresh(),
+        name: row.name.clone(),
+        plan_hash: row.plan_hash,
+        plan: Arc::clone(snapshot.run.plan().bytes()),
+        steps: 0,
+        priority: row.priority,
+        inputs: snapshot.stored.inputs.clone(),
+        labels: snapshot.stored.labels.clone(),
+        // It is no submission: no key leads to it.
+        fingerprint: [0; 32],
+        created_at: now,
+        owner: None,
+        kinds: vec![],
+        author: None,
     }
 }
 

@@ -89,6 +89,9 @@ impl Run {
             }
             Event::Pause => {
                 self.expect_open("pause")?;
+                if self.state == ProjectState::Paused {
+                    return Err(self.illegal(None, "pause"));
+                }
                 self.state = ProjectState::Paused;
                 decisions.records.push(Record::project(RecordKind::ProjectPaused, at));
             }

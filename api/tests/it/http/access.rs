@@ -127,6 +127,28 @@ async fn whoever_has_no_valid_token_is_told_how_to_get_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_open_server_is_closed_by_its_first_token_and_never_open_to_a_proxy() {
+    let server = Server::open().await;
+    let forwarded = server
+        .request("GET", "/api/v1/projects")
+        .header("x-forwarded-for", "203.0.113.7")
+        .body(Body::empty());
+    assert_eq!(server.answer(forwarded.unwrap()).await.status, 401);
+    assert_eq!(server.get("/api/v1/projects").await.status, 200);
+    for reserved in ["loopback", "DANDORI_TOKEN"] {
+        let body = format!(r#"{{"name":"{reserved}","role":"viewer"}}"#);
+        let made = server.send("/api/v1/tokens", "application/json", &body).await;
+        assert_eq!(made.code(), "bad_name");
+    }
+    let body = r#"{"name":"first","role":"admin"}"#;
+    let made = server.send("/api/v1/tokens", "application/json", body).await.json();
+    assert_eq!(server.get("/api/v1/projects").await.status, 401);
+    let holder = server.with(made["token"].as_str());
+    assert_eq!(holder.get("/api/v1/projects").await.status, 200);
+    server.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn guesses_are_few() {
     let server = Server::closed().await;
     let mut answers: BTreeMap<u16, u32> = BTreeMap::new();

@@ -144,7 +144,7 @@ async fn many_who_follow_one_project_see_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_are_bounded_and_free_their_place() {
-    let options = Options { streams: 2, ..Options::default() };
+    let options = Options { open: true, streams: 2, ..Options::default() };
     let server = Server::start(Engine::builder().temporary(), options).await;
     let id = server.submit("tasks: { a: { kind: gate } }").await;
     let path = format!("/api/v1/projects/{id}/events");

@@ -240,7 +240,7 @@ async fn heads_are_bounded_in_size_and_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_sends_a_body_too_slowly_is_told_so_and_others_are_served() {
     let short = Duration::from_millis(300);
-    let options = Options { body: short, ..Options::default() };
+    let options = Options { open: true, body: short, ..Options::default() };
     let server = Server::start(Engine::builder().temporary(), options).await;
     let address = listening(&server, Connections::default()).await;
     let head = "POST /api/v1/projects HTTP/1.1\r\nHost: localhost\r\n\

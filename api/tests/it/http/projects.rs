@@ -93,6 +93,9 @@ async fn the_same_key_is_the_same_project_and_another_document_is_refused() {
             (other.status.as_u16(), other.code().as_str()),
             (422, "idempotency_conflict")
         );
+        // What else is recorded of it is part of it.
+        let other = send("order-7", &format!("{document}\npriority: 5")).await;
+        assert_eq!(other.code(), "idempotency_conflict");
         for key in ["", &"k".repeat(256)] {
             assert_eq!(send(key, document).await.code(), "bad_idempotency_key");
         }
@@ -100,6 +103,29 @@ async fn the_same_key_is_the_same_project_and_another_document_is_refused() {
         assert_eq!(list["projects"].as_array().unwrap().len(), 1);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_of_any_depth_are_shown_as_they_were_recorded() {
+    let server = Server::open().await;
+    let nest = |inner: &str, depth: usize| {
+        format!("{}{inner}{}", "[".repeat(depth), "]".repeat(depth))
+    };
+    let (a, b) = (nest("1", 58), nest("'${{ tasks.a.output.v }}'", 58));
+    let c = nest("'${{ tasks.b.output.v }}'", 20);
+    let document = format!(
+        "tasks: {{ a: {{ kind: raw, with: {{ v: {a} }} }}, \
+         b: {{ kind: raw, needs: [a], with: {{ v: {b} }} }}, \
+         c: {{ kind: raw, needs: [b], with: {{ v: {c} }} }} }}"
+    );
+    let id = server.run(&document).await;
+    let deep = nest("1", 136);
+    for rest in ["", "?include=steps", "/wait", "/steps", "/steps/c", "/output"] {
+        let answer = server.get(&format!("/api/v1/projects/{id}{rest}")).await;
+        assert_eq!(answer.status, 200, "{rest}");
+        assert!(answer.text.contains(&deep), "{rest}");
+    }
+    server.engine.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -389,6 +415,21 @@ async fn inputs_and_files_come_beside_a_document() {
     assert_eq!(missing.json()["errors"][0]["code"], "bad_file");
     let wrong = send(json!({ "document": 5 })).await;
     assert_eq!(wrong.status, 422);
+    for body in [
+        json!({ "document": text, "owner": "me" }).to_string(),
+        json!({ "document": "tasks: { a: { kind: noop } }", "name": "a\nb" })
+            .to_string(),
+        r#"{"document":{"inputs":{"x":{}},"tasks":{"a":{"kind":"noop"}}},
+            "inputs":{"x":123456789012345678901234567890}}"#
+            .to_owned(),
+    ] {
+        let sent = server.send("/api/v1/projects", "application/json", &body).await;
+        assert_eq!(sent.status, 422, "{body}");
+        let looked =
+            server.send("/api/v1/projects/validate", "application/json", &body).await;
+        let told = looked.status == 422 || looked.json()["diagnostics"][0].is_object();
+        assert!(told, "{body}: {looked:?}");
+    }
     server.engine.shutdown().await;
 }
 
@@ -443,7 +484,7 @@ async fn who_executes_is_shown() {
         let kinds = server.get("/api/v1/kinds").await.json();
         let names: Vec<&Value> =
             kinds["kinds"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
-        assert_eq!(names, ["fails", "gate", "large", "late", "noop"]);
+        assert_eq!(names, ["fails", "gate", "large", "late", "noop", "raw"]);
         assert_eq!(server.get("/api/v1/queues").await.status, 200);
         assert_eq!(server.get("/readyz").await.json(), json!({ "ready": true }));
     })
