@@ -85,6 +85,7 @@ pub mod canvas;
 mod changes;
 mod checkpoint;
 pub mod clock;
+mod diff;
 mod engine;
 mod error;
 pub mod expr;
@@ -111,6 +112,7 @@ pub use crate::{
     canvas::Canvas,
     changes::Changes,
     clock::{Clock, Timestamp},
+    diff::{Pair, ProjectDiff, StepDiff},
     engine::{
         DEFAULT_CONCURRENCY, DEFAULT_CRASH_LIMIT, DEFAULT_GRACE, DEFAULT_LEASE, Engine,
         EngineBuilder, SHORTEST_LEASE,

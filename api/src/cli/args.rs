@@ -145,6 +145,13 @@ pub(super) enum Command {
     },
     /// Run steps of an ended or paused project again: what failed, unless others are chosen.
     Replay(Box<super::replay::Replay>),
+    /// Tell what differs between two projects: states, inputs, outputs, errors, times.
+    Diff {
+        /// An id, the end of one, a name, or `last`.
+        a: String,
+        /// Another one.
+        b: String,
+    },
     /// Make a new project that shares the results of an ended one, on a new document or not.
     Fork(Box<super::replay::Fork>),
     /// Look at a document without running it.

@@ -9,6 +9,7 @@ macro_rules! out {
 
 mod args;
 mod demo;
+mod diff;
 mod document;
 mod execute;
 mod exit;
@@ -105,6 +106,7 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Why { id, step } => steer::why(&common, &id, &step).await,
         Command::Queues { what } => queues::queues(&common, what).await,
         Command::Replay(replay) => replay::replay(&common, *replay).await,
+        Command::Diff { a, b } => diff::diff(&common, &a, &b).await,
         Command::Fork(fork) => replay::fork(&common, *fork).await,
         Command::Validate(validate) => document::validate(&common, &validate),
         Command::Graph(graph) => graphs::graph(&common, &graph).await,

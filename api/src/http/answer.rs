@@ -140,6 +140,18 @@ impl FromRequestParts<Api> for Named {
     }
 }
 
+/// The second project that a path names.
+pub(crate) struct NamedOther(pub(crate) ProjectHandle);
+
+impl FromRequestParts<Api> for NamedOther {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let id = named(parts, api, "other").await?;
+        Ok(Self(api.engine().find(&id).await?))
+    }
+}
+
 /// The step that a path names.
 pub(crate) struct NamedStep(pub(crate) String);
 

@@ -1,8 +1,8 @@
 //! Metrics, as Prometheus reads them.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Mutex, OnceLock, PoisonError},
+    fmt::Write as _,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use dandori::store::SessionRow;
+use dandori::{
+    Timestamp,
+    store::{QueueRow, SessionRow},
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::{Api, problem::Problem};
@@ -28,9 +31,6 @@ const GATHER: Duration = Duration::from_secs(5);
 
 /// What counts, for all servers of this process; nothing where another recorder was first.
 static COUNTED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
-
-/// The queues that the last answer named.
-static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Begins to count.
 pub(super) fn begin() {
@@ -59,11 +59,6 @@ pub(super) fn begin() {
             "How long answers took"
         );
         metrics::describe_gauge!("dandori_streams", "Open streams of events");
-        metrics::describe_gauge!("dandori_queue_depth", "Steps that wait in a queue");
-        metrics::describe_gauge!(
-            "dandori_queue_age_seconds",
-            "Age of the oldest of them"
-        );
         metrics::describe_gauge!("dandori_workers", "Workers by state");
         metrics::describe_gauge!("dandori_slots", "Slots of live workers");
         metrics::describe_gauge!("dandori_slots_busy", "Of these in use");
@@ -98,27 +93,6 @@ pub(super) async fn count(request: Request, next: Next) -> Response {
 pub(super) async fn show(State(api): State<Api>) -> Result<Response, Problem> {
     let engine = api.engine();
     let queues = engine.queues().await?;
-    let now = engine.now();
-    // One that has run empty is not in the list any more, and would keep its last depth.
-    let mut gone = {
-        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(
-            &mut *seen,
-            queues.iter().map(|it| it.queue.clone()).collect(),
-        )
-    };
-    for queue in &queues {
-        gone.remove(&queue.queue);
-        let label = queue.queue.clone();
-        metrics::gauge!("dandori_queue_depth", "queue" => label.clone())
-            .set(queue.offered);
-        let age = queue.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
-        metrics::gauge!("dandori_queue_age_seconds", "queue" => label).set(age);
-    }
-    for queue in gone {
-        metrics::gauge!("dandori_queue_depth", "queue" => queue.clone()).set(0);
-        metrics::gauge!("dandori_queue_age_seconds", "queue" => queue).set(0);
-    }
     let workers = engine.workers().await?;
     for state in ["live", "draining", "drained", "dead"] {
         let of = workers.iter().filter(|worker| worker.state == state).count();
@@ -131,6 +105,29 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Response, Problem> {
     let streams = u32::try_from(api.hub().streams()).unwrap_or(u32::MAX);
     metrics::gauge!("dandori_streams").set(streams);
     let text = COUNTED.get().and_then(Option::as_ref).map(PrometheusHandle::render);
+    let mut text = text.unwrap_or_default();
+    write_queues(&mut text, &queues, engine.now());
     let head = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Ok((head, text.unwrap_or_default()).into_response())
+    Ok((head, text).into_response())
+}
+
+/// The queues of this moment: people name them, so no series of them is kept.
+fn write_queues(text: &mut String, queues: &[QueueRow], now: Timestamp) {
+    let label = |queue: &QueueRow| {
+        let escaped = queue.queue.replace('\\', "\\\\").replace('"', "\\\"");
+        escaped.replace('\n', "\\n")
+    };
+    text.push_str("# HELP dandori_queue_depth Steps that wait in a queue\n");
+    text.push_str("# TYPE dandori_queue_depth gauge\n");
+    for queue in queues {
+        let (label, depth) = (label(queue), queue.offered);
+        let _ = writeln!(text, "dandori_queue_depth{{queue=\"{label}\"}} {depth}");
+    }
+    text.push_str("# HELP dandori_queue_age_seconds Age of the oldest of them\n");
+    text.push_str("# TYPE dandori_queue_age_seconds gauge\n");
+    for queue in queues {
+        let age = queue.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
+        let label = label(queue);
+        let _ = writeln!(text, "dandori_queue_age_seconds{{queue=\"{label}\"}} {age}");
+    }
 }

@@ -196,6 +196,7 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(replays::list))
         .routes(routes!(replays::plan_fork))
         .routes(routes!(replays::lineage))
+        .routes(routes!(replays::diff))
         .routes(routes!(events::of_project))
         .routes(routes!(events::of_all))
         .routes(routes!(fleet::workers))

@@ -70,6 +70,7 @@ fn complete(mut document: Document) -> Document {
 fn parameters(path: &str, operation: &mut Operation) {
     let known = [
         ("/projects/{id}", "id", "an id, the end of one, a name, or `last`"),
+        ("/diff/{other}", "other", "another project, named in the same ways"),
         ("/tokens/{id}", "id", "the id of the token"),
         ("/steps/{step}", "step", "its full name; a `/` in it is written `%2F`"),
         ("/queues/{queue}", "queue", "its name; a `/` in it is written `%2F`"),

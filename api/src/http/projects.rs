@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode, header},
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     Api,
+    access::Caller,
     answer::{self, Asked, MOST, Named, SOME},
     filter::filter,
     problem::Problem,
@@ -201,6 +202,7 @@ pub(super) struct Wait {
 )]
 pub(super) async fn wait(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Named(handle): Named,
     Asked(asked): Asked<Wait>,
 ) -> Result<(StatusCode, Response), Problem> {
@@ -212,6 +214,12 @@ pub(super) async fn wait(
         }
     };
     let ended = api.hub().ended(&handle, timeout).await?;
+    // A token that was revoked meanwhile opens nothing any more.
+    if let Some(token) = caller.token
+        && api.holder(token).await?.is_none()
+    {
+        return Err(Problem::unauthorized("the token is not valid any more"));
+    }
     let status = if ended { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, shown(&handle, false).await?))
 }

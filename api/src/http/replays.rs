@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     Api, MAX_SUBMISSION,
-    answer::{self, Named},
+    answer::{self, Named, NamedOther},
     problem::Problem,
     projects::{self, of_row},
     shape,
@@ -183,6 +183,19 @@ pub(super) async fn fork(
         answer.headers_mut().insert(header::LOCATION, location);
     }
     Ok(answer)
+}
+
+/// What differs between two projects: states, inputs, outputs, errors, attempts and times.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/diff/{other}", tag = "replay",
+    responses((status = 200, description = "the differences", body = shape::ProjectDiff)),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn diff(
+    Named(handle): Named,
+    NamedOther(other): NamedOther,
+) -> Result<Response, Problem> {
+    answer::as_stored(&handle.diff(&other).await?)
 }
 
 /// What a project is a fork of, and its own forks.

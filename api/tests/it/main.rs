@@ -15,4 +15,5 @@ mod page;
 mod postgres;
 mod python;
 mod remote;
+mod replaying;
 mod together;

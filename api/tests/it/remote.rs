@@ -180,6 +180,11 @@ outputs: { b: '${{ tasks.b.output }}', c: '${{ tasks.c.output }}' }
             ["fork", "last", "--document", "guide.yaml", "--yes", "--wait", "--json"];
         let ended = run(&fork).exits(0).json();
         assert_eq!(ended["output"], json!({ "b": "new me", "c": "kept" }));
+        let id = ended["id"].as_str().unwrap();
+        let base = run(&["list", "--json"]).exits(0).json_lines()[1]["id"].clone();
+        let diff = run(&["diff", base.as_str().unwrap(), id]).exits(0).stdout;
+        assert!(diff.contains("~ b") && diff.contains("+ \"new me\""), "{diff}");
+        assert!(!diff.contains("~ c"), "{diff}");
         // From a step of the same document, with another value.
         let words = [
             "fork", "last", "--from", "b", "--set", "who=you", "--yes", "--wait",

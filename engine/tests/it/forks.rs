@@ -58,6 +58,12 @@ on_both! {
         let large = format!("\"{large}\"");
         assert_eq!(outputs(&fork).await, [format!("a {large}"), "b 2".into(), "c 4".into()]);
         assert_eq!(outputs(&base).await[2], "c 3", "the base stays as it was");
+        let diff = base.diff(&fork).await.unwrap();
+        let changed: Vec<_> = diff.steps.iter().map(|it| (&*it.name, &*it.change)).collect();
+        assert_eq!((changed, diff.same), (vec![("c", "changed")], 2));
+        let values = diff.steps[0].output.as_ref().unwrap();
+        let text = |it: &Option<Box<serde_json::value::RawValue>>| it.as_ref().unwrap().get().to_owned();
+        assert_eq!((text(&values.a), text(&values.b)), ("3".to_owned(), "4".to_owned()));
         // What the base does now is its own.
         let plan = base.plan_replay_of(&from("a")).await.unwrap();
         base.replay(plan).await.unwrap();

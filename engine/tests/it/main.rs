@@ -29,6 +29,7 @@ mod replays;
 mod schema;
 mod stage;
 mod store;
+mod stored;
 mod tidy;
 mod time;
 mod workers;

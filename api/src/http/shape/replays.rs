@@ -176,3 +176,48 @@ pub(crate) struct Lineage {
     /// The oldest first.
     forks: Vec<ForkLine>,
 }
+
+/// What differs between two projects; equal parts are left out.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProjectDiff {
+    /// The first.
+    a: String,
+    /// The second.
+    b: String,
+    /// Their states: an object with `a` and `b`, as everywhere here.
+    #[schema(value_type = Option<Object>)]
+    state: Option<serde_json::Value>,
+    /// Inputs with other values, by name.
+    inputs: Option<BTreeMap<String, serde_json::Value>>,
+    /// Their outputs.
+    #[schema(value_type = Option<Object>)]
+    output: Option<serde_json::Value>,
+    /// Steps that differ, in the order of the second; those that are gone come last.
+    steps: Vec<StepDiff>,
+    /// How many steps are the same.
+    same: usize,
+}
+
+/// A step that is in one of them alone, or differs.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StepDiff {
+    /// Its name.
+    name: String,
+    /// `added`, `removed` or `changed`.
+    change: String,
+    /// Its states.
+    #[schema(value_type = Option<Object>)]
+    state: Option<serde_json::Value>,
+    /// Its outputs.
+    #[schema(value_type = Option<Object>)]
+    output: Option<serde_json::Value>,
+    /// Its errors.
+    #[schema(value_type = Option<Object>)]
+    error: Option<serde_json::Value>,
+    /// How many attempts it had.
+    #[schema(value_type = Option<Object>)]
+    attempts: Option<serde_json::Value>,
+    /// How long its latest attempt took, in seconds.
+    #[schema(value_type = Option<Object>)]
+    seconds: Option<serde_json::Value>,
+}

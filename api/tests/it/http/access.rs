@@ -18,6 +18,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("post", "/api/v1/projects/validate", "viewer"),
     ("get", "/api/v1/projects/{id}", "viewer"),
     ("post", "/api/v1/projects/{id}/cancel", "operator"),
+    ("get", "/api/v1/projects/{id}/diff/{other}", "viewer"),
     ("get", "/api/v1/projects/{id}/events", "viewer"),
     ("post", "/api/v1/projects/{id}/fork", "operator"),
     ("post", "/api/v1/projects/{id}/fork/plan", "viewer"),
@@ -88,6 +89,7 @@ async fn every_route_lets_in_whom_the_table_names() {
         let open = needed == "anybody";
         let needed = Role::parse(&needed).unwrap_or(Role::Viewer);
         let path = path.replace("{step}", "a").replace("{id}", &id);
+        let path = path.replace("{other}", &id);
         let path = path.replace("{queue}", "q");
         for (role, caller) in &callers {
             let request = caller.request(&method.to_uppercase(), &path);

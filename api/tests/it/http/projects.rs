@@ -272,9 +272,18 @@ async fn retries_start_and_queues_pause_when_somebody_asks() {
         let resumed = server.post("/api/v1/queues/slow/resume").await;
         assert_eq!(resumed.json()["request"], "applied");
         assert_eq!(server.get(&path("wait")).await.json()["state"], "succeeded");
-        let audit = server.get("/api/v1/audit?limit=1").await.json();
-        assert_eq!(audit["changes"][0]["what"], "queue.resume");
-        assert_eq!(audit["changes"][0]["detail"], "slow");
+        server.post("/api/v1/queues/%22odd%22/pause").await;
+        let metrics = server.get("/metrics").await.text;
+        let line = r#"dandori_queue_depth{queue="\"odd\""} 0"#;
+        assert!(metrics.contains(line), "{metrics}");
+        assert!(
+            !metrics.contains("queue=\"slow\""),
+            "it is neither paused nor waited for"
+        );
+        server.post("/api/v1/queues/%22odd%22/resume").await;
+        let audit = server.get("/api/v1/audit?limit=3").await.json();
+        assert_eq!(audit["changes"][2]["what"], "queue.resume");
+        assert_eq!(audit["changes"][2]["detail"], "slow");
     })
     .await;
 }

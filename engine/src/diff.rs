@@ -1,0 +1,172 @@
+//! Differences between two projects: a replayed one and its base, a fork, two nights of the
+//! same document.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    Error, ProjectHandle, ProjectId, StepDetails, StepError,
+    run::{ProjectState, StepState},
+};
+
+/// What differs between two projects. Equal parts are left out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProjectDiff {
+    /// The first.
+    pub a: ProjectId,
+    /// The second.
+    pub b: ProjectId,
+    /// Their states, where these differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Pair<ProjectState>>,
+    /// Inputs with other values, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, Pair<Option<Box<RawValue>>>>,
+    /// Their outputs, where these differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Pair<Option<Box<RawValue>>>>,
+    /// Steps that differ, in the order of the second; those that are gone come last.
+    pub steps: Vec<StepDiff>,
+    /// How many steps are the same.
+    pub same: usize,
+}
+
+/// The same thing here and there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair<T> {
+    /// In the first.
+    pub a: T,
+    /// In the second.
+    pub b: T,
+}
+
+/// A step that is in one of them alone, or differs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepDiff {
+    /// Its name.
+    pub name: String,
+    /// `added`, `removed` or `changed`.
+    pub change: String,
+    /// Its states, where these differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Pair<StepState>>,
+    /// Its outputs, where these differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Pair<Option<Box<RawValue>>>>,
+    /// Its errors, where these differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Pair<Option<StepError>>>,
+    /// How many attempts it had, where that differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Pair<u32>>,
+    /// How long its latest attempt took, in seconds; never a reason by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<Pair<Option<f64>>>,
+}
+
+impl ProjectHandle {
+    /// Compares this project with another one: states, inputs, outputs, errors, attempts and
+    /// times, step by step.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn diff(&self, other: &Self) -> Result<ProjectDiff, Error> {
+        let (a, b) = (self.view().await?, other.view().await?);
+        let inputs = (self.inputs().await?, other.inputs().await?);
+        let mut before: BTreeMap<&str, &StepDetails> =
+            a.steps.iter().map(|step| (step.name.as_str(), step)).collect();
+        let mut steps = vec![];
+        let mut same = 0;
+        for step in &b.steps {
+            match before.remove(step.name.as_str()) {
+                None => steps.push(alone(step, "added")),
+                Some(old) => match changed(old, step) {
+                    Some(diff) => steps.push(diff),
+                    None => same += 1,
+                },
+            }
+        }
+        let gone = |step: &&StepDetails| before.contains_key(step.name.as_str());
+        steps.extend(a.steps.iter().filter(gone).map(|step| alone(step, "removed")));
+        Ok(ProjectDiff {
+            a: a.id,
+            b: b.id,
+            state: pair(a.state, b.state),
+            inputs: differing(inputs.0, inputs.1),
+            output: values(a.output, b.output),
+            steps,
+            same,
+        })
+    }
+
+    async fn inputs(&self) -> Result<BTreeMap<String, Box<RawValue>>, Error> {
+        let stored = self.snapshot().await?.stored;
+        // An object: this engine has written it.
+        Ok(serde_json::from_slice(&stored.inputs).unwrap_or_default())
+    }
+}
+
+fn pair<T: PartialEq>(a: T, b: T) -> Option<Pair<T>> {
+    (a != b).then_some(Pair { a, b })
+}
+
+fn values(
+    a: Option<Box<RawValue>>,
+    b: Option<Box<RawValue>>,
+) -> Option<Pair<Option<Box<RawValue>>>> {
+    let text = |it: &Option<Box<RawValue>>| it.as_ref().map(|it| it.get().to_owned());
+    (text(&a) != text(&b)).then_some(Pair { a, b })
+}
+
+fn differing(
+    mut a: BTreeMap<String, Box<RawValue>>,
+    b: BTreeMap<String, Box<RawValue>>,
+) -> BTreeMap<String, Pair<Option<Box<RawValue>>>> {
+    let mut all: BTreeMap<String, _> = b
+        .into_iter()
+        .map(|(name, b)| (name.clone(), (a.remove(&name), Some(b))))
+        .collect();
+    all.extend(a.into_iter().map(|(name, a)| (name, (Some(a), None))));
+    let differs = |(name, (a, b))| Some((name, values(a, b)?));
+    all.into_iter().filter_map(differs).collect()
+}
+
+fn output(step: &StepDetails) -> Option<Box<RawValue>> {
+    step.output.as_deref().map(ToOwned::to_owned)
+}
+
+fn seconds(step: &StepDetails) -> Option<f64> {
+    Some(step.finished_at?.since(step.started_at?).as_secs_f64())
+}
+
+fn alone(step: &StepDetails, change: &str) -> StepDiff {
+    StepDiff {
+        name: step.name.clone(),
+        change: change.to_owned(),
+        state: None,
+        output: None,
+        error: None,
+        attempts: None,
+        seconds: None,
+    }
+}
+
+/// A step that is in both; `None` where nothing but its time differs.
+fn changed(a: &StepDetails, b: &StepDetails) -> Option<StepDiff> {
+    let diff = StepDiff {
+        state: pair(a.state, b.state),
+        output: values(output(a), output(b)),
+        error: pair(a.error.clone(), b.error.clone()),
+        attempts: pair(a.attempts, b.attempts),
+        ..alone(b, "changed")
+    };
+    let StepDiff { state, output, error, attempts, .. } = &diff;
+    let same =
+        state.is_none() && output.is_none() && error.is_none() && attempts.is_none();
+    (!same).then(|| StepDiff {
+        seconds: Some(Pair { a: seconds(a), b: seconds(b) }),
+        ..diff
+    })
+}
