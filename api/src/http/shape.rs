@@ -499,27 +499,3 @@ pub(crate) struct Checkpoints {
     /// The oldest first.
     checkpoints: Vec<Checkpoint>,
 }
-
-/// A project document, or one with what goes beside it.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "the shape of a request: it is only read")]
-pub(crate) enum Submission {
-    /// With what goes beside it.
-    Beside(Beside),
-    /// The document alone.
-    Document(serde_json::Map<String, serde_json::Value>),
-}
-
-/// A document with what goes beside it.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Beside {
-    /// The document as JSON, or its text (YAML or JSON) as a string.
-    document: serde_json::Value,
-    /// The name of a project whose document has none.
-    name: Option<String>,
-    /// The values of its inputs.
-    inputs: Option<BTreeMap<String, serde_json::Value>>,
-    /// The texts that `file('…')` stands for, by name.
-    files: Option<BTreeMap<String, String>>,
-}

@@ -135,8 +135,8 @@ fn is_envelope(bytes: &[u8]) -> bool {
         ("Idempotency-Key" = Option<String>, Header, description = "at most 255 visible ASCII characters"),
     ),
     request_body(
-        description = "a project document, or an object with one under `document`",
-        content((shape::Submission = "application/json"), (String = "application/yaml")),
+        description = "a project document, or an object with one under `document` and with `inputs`, `files` and `name` beside it",
+        content((Object = "application/json"), (String = "application/yaml")),
     ),
     responses(
         (status = 202, description = "recorded", body = shape::Project,
@@ -195,8 +195,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 #[utoipa::path(
     post, path = "/api/v1/projects/validate", tag = "projects",
     request_body(
-        description = "a project document, or an object with one under `document`",
-        content((shape::Submission = "application/json"), (String = "application/yaml")),
+        description = "a project document, or an object with one under `document` and with `inputs`, `files` and `name` beside it",
+        content((Object = "application/json"), (String = "application/yaml")),
     ),
     responses((status = 200, description = "what was found", body = shape::Validation)),
     security(("token" = ["viewer"])),
