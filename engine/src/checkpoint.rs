@@ -10,16 +10,19 @@ use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 
 use crate::{
-    Clock, Context, Error, ProjectHandle, ProjectId, StepError,
+    Clock, Context, Error, ProjectHandle, ProjectId, StepError, parse_input,
     plan::StepNo,
     store::{Checkpoint, Fence, MAX_OUTPUT, Store},
     to_raw,
+    worker::{mask_value, patiently},
 };
 
 /// The longest name of a checkpoint, in bytes.
 const LONGEST_NAME: usize = 200;
 /// The most checkpoints of a step.
 const MOST: usize = 10_000;
+/// The most bytes of all values of a step together: whoever goes on from them holds them.
+const MOST_BYTES: usize = 64 << 20;
 
 /// Keeps the checkpoints of one attempt.
 pub(crate) struct Keeper {
@@ -50,9 +53,10 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// That of the work; `invalid_output` for a value that has no JSON form, is over 16 MiB,
-    /// or is not what is stored; `checkpoint` when the database did not keep it; a cancelled
-    /// attempt when the right to run the step is lost.
+    /// That of the work; `invalid_output` for a value that has no JSON form, is over 16 MiB
+    /// (64 MiB with the others of the step), or is not what is stored; `checkpoint` when the
+    /// database did not keep it; a cancelled attempt when the right to run the step is lost.
+    /// While a server does not answer it is asked again, until the attempt ends.
     pub async fn checkpoint<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
@@ -66,13 +70,17 @@ impl Context {
         if let Some(value) = keeper.find(name).await? {
             return read(&value);
         }
-        let value = to_raw(&work.await?)?;
+        let mut value = to_raw(&work.await?)?;
+        if self.has_secrets() {
+            // In the values, not in their JSON, which writes quotes in another way.
+            let mut parsed: serde_json::Value = parse_input(&value)?;
+            mask_value(self, &mut parsed);
+            value = to_raw(&parsed)?;
+        }
         if value.get().len() > MAX_OUTPUT {
             let message = format!("a checkpoint has at most {MAX_OUTPUT} bytes");
             return Err(StepError::fail("invalid_output", message));
         }
-        let masked = RawValue::from_string(self.mask(value.get().to_owned()));
-        let value = masked.map_err(|error| StepError::fail("invalid_output", error))?;
         read(&keeper.keep(name, value).await?)
     }
 }
@@ -86,8 +94,7 @@ impl Keeper {
     async fn find(&self, name: &str) -> Result<Option<Arc<RawValue>>, StepError> {
         let mut known = self.known.lock().await;
         if known.is_none() {
-            let read = self.store.checkpoints(self.project, self.step).await;
-            let read = read.map_err(|error| not_kept(&error))?;
+            let read = self.read().await?;
             let pair = |it: Checkpoint| (it.name, Arc::from(it.value));
             *known = Some(read.into_iter().map(pair).collect());
         }
@@ -105,17 +112,26 @@ impl Keeper {
             let message = format!("a step keeps at most {MOST} checkpoints");
             return Err(StepError::fail("invalid_output", message));
         }
+        let held: usize = known.values().map(|value| value.get().len()).sum();
+        if held + value.get().len() > MOST_BYTES {
+            let message =
+                format!("the checkpoints of a step have at most {MOST_BYTES} bytes");
+            return Err(StepError::fail("invalid_output", message));
+        }
         let checkpoint = Checkpoint {
             name: name.to_owned(),
             at: self.clock.now(),
             value: value.clone(),
         };
-        let put =
-            self.store.put_checkpoint(self.project, self.step, self.fence, checkpoint);
-        if !put.await.map_err(|error| not_kept(&error))? {
-            // Another attempt was quicker, or this one has lost its right.
-            let read = self.store.checkpoints(self.project, self.step).await;
-            let mut read = read.map_err(|error| not_kept(&error))?.into_iter();
+        let put = || {
+            let checkpoint = checkpoint.clone();
+            self.store.put_checkpoint(self.project, self.step, self.fence, checkpoint)
+        };
+        let put = patiently(&self.store, put).await;
+        if !put.map_err(|error| not_kept(&error))? {
+            // A lost answer was a yes, another attempt was quicker, or this one has lost its
+            // right.
+            let mut read = self.read().await?.into_iter();
             let Some(kept) = read.find(|it| it.name == name) else {
                 return Err(StepError::cancelled());
             };
@@ -126,6 +142,13 @@ impl Keeper {
         let value: Arc<RawValue> = value.into();
         known.insert(name.to_owned(), Arc::clone(&value));
         Ok(value)
+    }
+}
+
+impl Keeper {
+    async fn read(&self) -> Result<Vec<Checkpoint>, StepError> {
+        let read = || self.store.checkpoints(self.project, self.step);
+        patiently(&self.store, read).await.map_err(|error| not_kept(&error))
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    Error, ProjectHandle, ProjectId, StepDetails, StepError,
+    Error, ProjectHandle, ProjectId, ProjectView, StepDetails, StepError,
     run::{ProjectState, StepState},
 };
 
@@ -73,8 +73,7 @@ impl ProjectHandle {
     /// # Errors
     /// The database's.
     pub async fn diff(&self, other: &Self) -> Result<ProjectDiff, Error> {
-        let (a, b) = (self.view().await?, other.view().await?);
-        let inputs = (self.inputs().await?, other.inputs().await?);
+        let ((a, of_a), (b, of_b)) = (self.whole().await?, other.whole().await?);
         let mut before: BTreeMap<&str, &StepDetails> =
             a.steps.iter().map(|step| (step.name.as_str(), step)).collect();
         let mut steps = vec![];
@@ -94,17 +93,23 @@ impl ProjectHandle {
             a: a.id,
             b: b.id,
             state: pair(a.state, b.state),
-            inputs: differing(inputs.0, inputs.1),
+            inputs: differing(of_a, of_b),
             output: values(a.output, b.output),
             steps,
             same,
         })
     }
 
-    async fn inputs(&self) -> Result<BTreeMap<String, Box<RawValue>>, Error> {
-        let stored = self.snapshot().await?.stored;
+    /// The project and its inputs, of one moment.
+    async fn whole(
+        &self,
+    ) -> Result<(ProjectView, BTreeMap<String, Box<RawValue>>), Error> {
+        let snapshot = self.snapshot().await?;
+        let view = ProjectView::read(&snapshot, self.engine().store(), true).await?;
         // An object: this engine has written it.
-        Ok(serde_json::from_slice(&stored.inputs).unwrap_or_default())
+        let inputs =
+            serde_json::from_slice(&snapshot.stored.inputs).unwrap_or_default();
+        Ok((view, inputs))
     }
 }
 

@@ -3,8 +3,6 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
     Clock, Error, Handler, Kinds, Project, ProjectHandle, ProjectId, SessionId, State,
     Timestamp,
@@ -423,6 +421,8 @@ impl Engine {
         if self.0.worker.is_some() && !self.0.spreads {
             self.check_allowed(&compiled.plan)?;
         }
+        let inputs = serde_json::to_vec(&compiled.inputs).unwrap_or_default();
+        let fingerprint = compiled.fingerprint(&inputs);
         // Held until it is adopted, so that it need not be read and parsed again.
         let plan = Arc::new(compiled.plan);
         self.0.plans.insert(&plan);
@@ -430,12 +430,6 @@ impl Engine {
             Some(key) => ProjectId::from_key(key),
             None => ProjectId::fresh(),
         };
-        let inputs = serde_json::to_vec(&compiled.inputs).unwrap_or_default();
-        let mut fingerprint = Sha256::new();
-        fingerprint.update(plan.hash());
-        fingerprint.update(&inputs);
-        fingerprint.update(compiled.name.as_bytes());
-        fingerprint.update(format!("{:?}{}", compiled.labels, compiled.priority));
         // Where others may take it, only what finds free slots here soon.
         let worker = self.0.worker.as_ref();
         let own = worker.filter(|worker| !self.0.spreads || worker.has_room());
@@ -448,7 +442,7 @@ impl Engine {
             priority: compiled.priority,
             inputs: inputs.into(),
             labels: compiled.labels,
-            fingerprint: fingerprint.finalize().into(),
+            fingerprint,
             created_at: self.0.clock.now(),
             // Nobody else takes it before this engine does.
             owner: own.map(|worker| *worker.session.borrow()),
@@ -466,9 +460,13 @@ impl Engine {
         if submitted? == Submitted::Conflict {
             return Err(Error::Conflict(id));
         }
-        match (own, worker) {
-            (None, Some(worker)) => worker.look(),
-            _ => self.execute(id).await?,
+        if let (None, Some(worker)) = (own, worker) {
+            worker.look();
+        } else if let Some(worker) = own
+            && let Err(error) = worker.adopt(id).await
+        {
+            // It is recorded, and the next process starts it: this one may be stopping.
+            tracing::warn!(project = %id, %error, "recorded, and not started here");
         }
         Ok(self.project(id))
     }

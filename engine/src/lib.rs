@@ -125,7 +125,9 @@ pub use crate::{
     },
     id::{InvalidId, ProjectId, SessionId},
     project::{ProjectHandle, Steered},
-    replay::{ForkPlan, Limits, ReplayOptions, ReplayPlan, ReplayStep, ReplayWarning},
+    replay::{
+        ForkPlan, Limits, Preview, ReplayOptions, ReplayPlan, ReplayStep, ReplayWarning,
+    },
     submission::Project,
     view::{EventView, Progress, ProjectView, Snapshot, StepDetails},
     why::{Reason, Why},

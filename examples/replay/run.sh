@@ -6,6 +6,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 dandori=$(realpath "${DANDORI:-$here/../../target/release/dandori}")
+# On a database of its own, whatever the shell is set up for.
+unset DATABASE_URL DANDORI_SERVER DANDORI_TOKEN
 folder=$(mktemp -d)
 cd "$folder"
 cp "$here/project.yaml" .
@@ -22,7 +24,9 @@ say() { printf '\n$ %s\n' "$*"; }
 asked() { printf 'questions to the model: %s\n' "$(wc -l <answers)"; : >answers; }
 
 say dandori run project.yaml
-"$dandori" run project.yaml 2>/dev/null || true
+ended=0
+"$dandori" run project.yaml 2>/dev/null || ended=$?
+[ "$ended" = 1 ]
 asked
 
 say dandori replay last --plan

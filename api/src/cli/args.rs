@@ -154,6 +154,18 @@ pub(super) enum Command {
     },
     /// Make a new project that shares the results of an ended one, on a new document or not.
     Fork(Box<super::replay::Fork>),
+    /// Tell who replayed a project and why, what it is a fork of, and its own forks.
+    History {
+        /// An id, the end of one, a name, or `last`.
+        id: String,
+    },
+    /// Show what a step has kept inside itself while it ran.
+    Checkpoints {
+        /// An id, the end of one, a name, or `last`.
+        id: String,
+        /// The step.
+        step: String,
+    },
     /// Look at a document without running it.
     Validate(Validate),
     /// Draw a document or a project.

@@ -127,7 +127,7 @@ pub(super) async fn submit(common: &Common, args: Submit) -> Result<Exit, Failur
             out!("{view}");
         } else {
             out!("{}", handle.id());
-            say_recorded(common, &engine, &handle).await?;
+            say_recorded(common, &handle).await?;
         }
         return Ok(Exit::Succeeded);
     }
@@ -152,13 +152,7 @@ async fn submit_to(
     args: &Submit,
 ) -> Result<Exit, Failure> {
     let project = document::read(&args.file, &args.input)?;
-    let (compiled, _) = project.compile(None)?;
-    let submission = Submission {
-        document: project.text().unwrap_or_default(),
-        name: project.document().name.as_deref(),
-        inputs: document::input_values(&project, &args.input)?,
-        files: &compiled.files,
-    };
+    let submission = Submission::of(&project, &args.input)?;
     let view = server.submit(&submission).await?;
     let target = Target::There(server.project(view.id.to_string()));
     if !args.wait {
@@ -202,10 +196,9 @@ pub(super) async fn follow_to_end(
 /// Who executes what was recorded, or how.
 pub(super) async fn say_recorded(
     common: &Common,
-    engine: &Engine,
     project: &ProjectHandle,
 ) -> Result<(), Failure> {
-    let workers = engine.workers().await?;
+    let workers = project.engine().workers().await?;
     let live = workers.iter().filter(|worker| worker.state == "live").count();
     let (program, url) = (program(), common.database_words());
     if common.is_server() && live > 0 {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dandori::{
-    plan::{Action, Plan, StepNo},
+    plan::{Plan, StepNo},
     run::Run,
 };
 
@@ -11,8 +11,12 @@ use super::{
     args::{Common, Graph as GraphArgs},
     document,
     exit::{Exit, Failure},
+    target::Target,
 };
-use crate::graph::{Graph, GraphNode, render};
+use crate::{
+    graph::{Graph, GraphNode, render},
+    http::shape,
+};
 
 pub(super) async fn graph(common: &Common, args: &GraphArgs) -> Result<Exit, Failure> {
     let is_file = args.what == "-" || Path::new(&args.what).is_file();
@@ -21,13 +25,32 @@ pub(super) async fn graph(common: &Common, args: &GraphArgs) -> Result<Exit, Fai
         let (compiled, _) = project.compile(None)?;
         of_plan(&compiled.name, &compiled.plan)
     } else {
-        common.without_server("graph of a project")?;
-        let engine = common.connect().await?;
-        let snapshot = engine.find(&args.what).await?.snapshot().await?;
-        of_run(&snapshot.stored.row.name, &snapshot.run)
+        match common.target(&args.what).await? {
+            Target::Here(project) => {
+                let snapshot = project.snapshot().await?;
+                of_run(&snapshot.stored.row.name, &snapshot.run)
+            }
+            Target::There(remote) => of_answer(remote.get(&["graph"], &[]).await?),
+        }
     };
     out!("{}", render(&graph, args.format).trim_end());
     Ok(Exit::Succeeded)
+}
+
+/// The graph of a project that a server tells of.
+fn of_answer(graph: shape::Graph) -> Graph {
+    let nodes = graph.nodes.into_iter().map(|it| GraphNode {
+        group: group(&it.name),
+        name: it.name,
+        label: it.title,
+        kind: it.kind,
+        state: Some(it.state),
+        note: it.note,
+    });
+    let nodes: Vec<GraphNode> = nodes.collect();
+    let edges = graph.edges.into_iter().map(|[need, no]| (need, no));
+    let edges = edges.filter(|(need, no)| need.max(no) < &nodes.len()).collect();
+    Graph { title: graph.name, nodes, edges }
 }
 
 /// The graph of a plan: no states.
@@ -65,14 +88,14 @@ fn node(step: &dandori::plan::Step, name: &str) -> GraphNode {
     GraphNode {
         name: name.to_owned(),
         label: step.title.clone(),
-        kind: match &step.action {
-            Action::Run { kind, .. } => kind.clone(),
-            Action::Join { .. } | Action::Pass { .. } | Action::ForEach(_) => {
-                step.kind().to_owned()
-            }
-        },
+        kind: step.kind().to_owned(),
         state: None,
-        group: name.rsplit_once('/').map(|(group, _)| group.to_owned()),
+        group: group(name),
         note: None,
     }
+}
+
+/// The template instance that a step belongs to.
+fn group(name: &str) -> Option<String> {
+    name.rsplit_once('/').map(|(group, _)| group.to_owned())
 }

@@ -14,6 +14,7 @@ mod document;
 mod execute;
 mod exit;
 mod graphs;
+mod history;
 mod list;
 mod progress;
 mod queues;
@@ -107,6 +108,10 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Queues { what } => queues::queues(&common, what).await,
         Command::Replay(replay) => replay::replay(&common, *replay).await,
         Command::Diff { a, b } => diff::diff(&common, &a, &b).await,
+        Command::History { id } => history::history(&common, &id).await,
+        Command::Checkpoints { id, step } => {
+            history::checkpoints(&common, &id, &step).await
+        }
         Command::Fork(fork) => replay::fork(&common, *fork).await,
         Command::Validate(validate) => document::validate(&common, &validate),
         Command::Graph(graph) => graphs::graph(&common, &graph).await,

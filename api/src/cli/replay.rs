@@ -1,4 +1,4 @@
-//! `replay`: chosen steps of an ended project once more, looked at before.
+//! `replay` and `fork`: chosen steps of an ended project once more, looked at before.
 
 use std::{
     collections::BTreeMap,
@@ -6,16 +6,18 @@ use std::{
     path::PathBuf,
 };
 
-use dandori::{Limits, Project, ReplayOptions, ReplayPlan, spec::format_duration};
-use serde::Deserialize;
-use serde_json::Value;
+use dandori::{
+    ForkPlan, Limits, Preview, Project, ProjectHandle, ReplayOptions, ReplayPlan,
+    spec::format_duration,
+};
+use serde_json::{Value, json};
 
 use super::{
     args::{Common, Execution},
     document,
     execute::{follow_to_end, say_recorded, wait_or_execute},
     exit::{Exit, Failure},
-    server::{Server, Submission},
+    server::{Remote, Submission},
     target::Target,
     text::{one_line, print_data, table},
 };
@@ -60,6 +62,12 @@ pub(super) struct Replay {
     /// How often a step is tried again from now on.
     #[arg(long, value_name = "STEP=N")]
     max_retries: Vec<String>,
+    /// How long a step waits before it is tried again, from now on.
+    #[arg(long, value_name = "STEP=DURATION")]
+    retry_delay: Vec<String>,
+    /// After which time an attempt of a step is told to stop, from now on.
+    #[arg(long, value_name = "STEP=DURATION")]
+    soft_timeout: Vec<String>,
     /// The hard time limit of a step from now on.
     #[arg(long, value_name = "STEP=DURATION")]
     timeout: Vec<String>,
@@ -79,29 +87,6 @@ pub(super) struct Replay {
     execution: Execution,
 }
 
-/// A plan, wherever it was made.
-#[derive(Deserialize)]
-struct Shown {
-    digest: String,
-    steps: Vec<Step>,
-    warnings: Vec<Warning>,
-    estimated_seconds: Option<f64>,
-}
-
-#[derive(Deserialize)]
-struct Step {
-    name: String,
-    action: String,
-    reason: String,
-}
-
-#[derive(Deserialize)]
-struct Warning {
-    step: String,
-    message: String,
-    needs_consent: bool,
-}
-
 /// The options of `fork`: those of `replay`, and a new document.
 #[derive(Debug, clap::Args)]
 pub(super) struct Fork {
@@ -111,8 +96,13 @@ pub(super) struct Fork {
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
     /// A value of an input of the new document: `name=value`.
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE", requires = "document")]
     with: Vec<String>,
+}
+
+pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failure> {
+    let base = base(common, &args, "replay").await?;
+    Job { base, fork: None }.carry_out(common, &args).await
 }
 
 pub(super) async fn fork(common: &Common, args: Fork) -> Result<Exit, Failure> {
@@ -120,165 +110,175 @@ pub(super) async fn fork(common: &Common, args: Fork) -> Result<Exit, Failure> {
         Some(file) => Some(document::read(file, &args.with)?),
         None => None,
     };
-    let mut options = options(&args.replay)?;
-    if let Some(server) = common.remote()? {
-        return fork_there(common, &server, &args, document, options).await;
-    }
-    let args = args.replay;
-    let settings = args.execution.settings(common.file()?.as_deref());
-    let builder = args.execution.equip(common.existing()?, &settings, "fork")?;
-    let engine = builder.connect().await?;
-    let base = engine.find(&args.id).await?;
-    let mut plan = base.plan_fork(&options, document.as_ref()).await?;
-    let json = serde_json::json!(plan);
-    let shown: Shown = read(json.clone())?;
-    if let Some(exit) = look(common, &args, &shown, &json, &mut options)? {
-        return Ok(exit);
-    }
-    if !options.repeat.is_empty() {
-        plan = base.plan_fork(&options, document.as_ref()).await?;
-    }
-    let fork = base.fork(plan).await?;
-    if args.wait {
-        return wait_or_execute(common, &args.execution, &fork, "fork --wait").await;
-    }
-    if common.json {
-        print_counts(&fork.id().to_string(), &shown);
-    } else {
-        out!("{}", fork.id());
-        say_recorded(common, &engine, &fork).await?;
-    }
-    Ok(Exit::Succeeded)
+    let base = base(common, &args.replay, "fork").await?;
+    let fork = Some(Forking { document, with: args.with });
+    Job { base, fork }.carry_out(common, &args.replay).await
 }
 
-async fn fork_there(
-    common: &Common,
-    server: &Server,
-    args: &Fork,
+/// The project that is replayed or forked; with handlers, which know what may be repeated.
+/// Nothing is executed here.
+async fn base(common: &Common, args: &Replay, name: &str) -> Result<Target, Failure> {
+    if let Some(server) = common.remote()? {
+        return Ok(Target::There(server.find(&args.id).await?));
+    }
+    let settings = args.execution.settings(common.file()?.as_deref());
+    let builder = args.execution.equip(common.existing()?, &settings, name)?;
+    Ok(Target::Here(builder.connect().await?.find(&args.id).await?))
+}
+
+/// A replay or a fork, wherever the project is.
+struct Job {
+    base: Target,
+    fork: Option<Forking>,
+}
+
+/// What a fork is made on.
+struct Forking {
     document: Option<Project>,
-    mut options: ReplayOptions,
-) -> Result<Exit, Failure> {
-    let base = server.find(&args.replay.id).await?;
-    let mut request = match &document {
-        None => serde_json::json!({}),
-        Some(project) => {
-            let (compiled, _) = project.compile(None)?;
-            serde_json::json!(Submission {
-                document: project.text().unwrap_or_default(),
-                name: project.document().name.as_deref(),
-                inputs: document::input_values(project, &args.with)?,
-                files: &compiled.files,
-            })
+    with: Vec<String>,
+}
+
+/// What would be done, and how.
+struct Planned<'a> {
+    preview: Preview,
+    act: Act<'a>,
+}
+
+enum Act<'a> {
+    Replay(&'a ProjectHandle, Box<ReplayPlan>),
+    Fork(&'a ProjectHandle, Box<ForkPlan>),
+    Ask { base: &'a Remote, what: &'static str, request: Value },
+}
+
+impl Job {
+    async fn carry_out(self, common: &Common, args: &Replay) -> Result<Exit, Failure> {
+        let mut options = options(args)?;
+        let mut planned = self.plan(&options).await?;
+        let named = options.repeat.len();
+        if let Some(exit) = look(common, args, &planned.preview, &mut options)? {
+            return Ok(exit);
         }
-    };
-    request["options"] = serde_json::json!(options);
-    let json: Value = base.send(&["fork", "plan"], &request).await?;
-    let shown: Shown = read(json.clone())?;
-    let asked = options.repeat.len();
-    if let Some(exit) = look(common, &args.replay, &shown, &json, &mut options)? {
-        return Ok(exit);
+        if options.repeat.len() != named {
+            let again = self.plan(&options).await?;
+            // Consent is to what was looked at.
+            if again.preview.steps != planned.preview.steps {
+                return Err(Failure::Own {
+                    exit: Exit::Usage,
+                    code: "plan_changed",
+                    message: "the project has changed while it was looked at"
+                        .to_owned(),
+                    help: "look at the plan again".to_owned(),
+                });
+            }
+            planned = again;
+        }
+        let [run, reuse] = ["run", "reuse"].map(|action| planned.preview.count(action));
+        let made = planned.act.apply().await?;
+        if args.wait {
+            return match &made {
+                Target::Here(project) => {
+                    let command = format!("{} --wait", self.name());
+                    wait_or_execute(common, &args.execution, project, &command).await
+                }
+                Target::There(_) => follow_to_end(common, &made).await,
+            };
+        }
+        let id = made.id();
+        if common.json {
+            out!("{}", json!({ "id": id, "run": run, "reuse": reuse }));
+            return Ok(Exit::Succeeded);
+        }
+        if self.fork.is_some() {
+            out!("{id}");
+        }
+        if let Target::Here(project) = &made {
+            say_recorded(common, project).await?;
+        }
+        Ok(Exit::Succeeded)
     }
-    let mut digest = shown.digest.clone();
-    if options.repeat.len() != asked {
-        request["options"] = serde_json::json!(options);
-        let json: Value = base.send(&["fork", "plan"], &request).await?;
-        digest = read::<Shown>(json)?.digest;
+
+    fn name(&self) -> &'static str {
+        if self.fork.is_some() { "fork" } else { "replay" }
     }
-    request["digest"] = digest.into();
-    let made: Value = base.send(&["fork"], &request).await?;
-    let id = made["id"].as_str().unwrap_or_default().to_owned();
-    if args.replay.wait {
-        return follow_to_end(common, &Target::There(server.project(id))).await;
+
+    async fn plan(&self, options: &ReplayOptions) -> Result<Planned<'_>, Failure> {
+        let base = match &self.base {
+            Target::Here(base) => base,
+            Target::There(base) => return self.plan_there(base, options).await,
+        };
+        let (preview, act) = match &self.fork {
+            None => {
+                let plan = base.plan_replay_of(options).await?;
+                (plan.preview.clone(), Act::Replay(base, Box::new(plan)))
+            }
+            Some(fork) => {
+                let plan = base.plan_fork(options, fork.document.as_ref()).await?;
+                (plan.preview.clone(), Act::Fork(base, Box::new(plan)))
+            }
+        };
+        Ok(Planned { preview, act })
     }
-    match common.json {
-        true => print_counts(&id, &shown),
-        false => out!("{id}"),
+
+    async fn plan_there<'a>(
+        &self,
+        base: &'a Remote,
+        options: &ReplayOptions,
+    ) -> Result<Planned<'a>, Failure> {
+        let mut request = match &self.fork {
+            None => json!(options),
+            Some(fork) => fork.request(options)?,
+        };
+        let what = self.name();
+        let preview: Preview = base.send(&[what, "plan"], &request).await?;
+        request["digest"] = json!(preview.digest);
+        Ok(Planned { preview, act: Act::Ask { base, what, request } })
     }
-    Ok(Exit::Succeeded)
 }
 
-pub(super) async fn replay(common: &Common, args: Replay) -> Result<Exit, Failure> {
-    let mut options = options(&args)?;
-    if let Some(server) = common.remote()? {
-        return replay_there(common, &server, &args, options).await;
+impl Act<'_> {
+    /// Gives the project that was replayed, or the fork.
+    async fn apply(self) -> Result<Target, Failure> {
+        Ok(match self {
+            Self::Replay(base, plan) => {
+                base.replay(*plan).await?;
+                Target::from(base)
+            }
+            Self::Fork(base, plan) => Target::from(&base.fork(*plan).await?),
+            Self::Ask { base, what, request } => {
+                let made: Made = base.send(&[what], &request).await?;
+                Target::There(base.other(made.id))
+            }
+        })
     }
-    // With handlers, which know what may be repeated; nothing is executed here.
-    let settings = args.execution.settings(common.file()?.as_deref());
-    let builder = args.execution.equip(common.existing()?, &settings, "replay")?;
-    let engine = builder.connect().await?;
-    let project = engine.find(&args.id).await?;
-    let mut plan: ReplayPlan = project.plan_replay_of(&options).await?;
-    let json = serde_json::json!(plan);
-    let shown: Shown = read(json.clone())?;
-    if let Some(exit) = look(common, &args, &shown, &json, &mut options)? {
-        return Ok(exit);
-    }
-    if !options.repeat.is_empty() {
-        plan = project.plan_replay_of(&options).await?;
-    }
-    project.replay(plan).await?;
-    if args.wait {
-        return wait_or_execute(common, &args.execution, &project, "replay --wait")
-            .await;
-    }
-    if common.json {
-        print_counts(&project.id().to_string(), &shown);
-    } else {
-        say_recorded(common, &engine, &project).await?;
-    }
-    Ok(Exit::Succeeded)
 }
 
-async fn replay_there(
-    common: &Common,
-    server: &Server,
-    args: &Replay,
-    mut options: ReplayOptions,
-) -> Result<Exit, Failure> {
-    let remote = server.find(&args.id).await?;
-    let json: Value = remote.send(&["replay", "plan"], &options).await?;
-    let shown: Shown = read(json.clone())?;
-    let asked = options.repeat.len();
-    if let Some(exit) = look(common, args, &shown, &json, &mut options)? {
-        return Ok(exit);
-    }
-    let mut digest = shown.digest.clone();
-    if options.repeat.len() != asked {
-        let json: Value = remote.send(&["replay", "plan"], &options).await?;
-        digest = read::<Shown>(json)?.digest;
-    }
-    let mut request = serde_json::json!(options);
-    request["digest"] = digest.into();
-    let _: Value = remote.send(&["replay"], &request).await?;
-    if args.wait {
-        return follow_to_end(common, &Target::There(remote)).await;
-    }
-    if common.json {
-        print_counts(&remote.id, &shown);
-    }
-    Ok(Exit::Succeeded)
+/// The project that a server replayed, or the fork.
+#[derive(serde::Deserialize)]
+struct Made {
+    id: String,
 }
 
-fn read<T: serde::de::DeserializeOwned>(json: Value) -> Result<T, Failure> {
-    serde_json::from_value(json).map_err(|error| Failure::Told {
-        exit: Exit::Unreachable,
-        code: "bad_answer".to_owned(),
-        message: format!("the plan cannot be read: {error}"),
-        help: "is the server of the same version?".to_owned(),
-        found: vec![],
-    })
+impl Forking {
+    /// What a server is asked.
+    fn request(&self, options: &ReplayOptions) -> Result<Value, Failure> {
+        let mut request = match &self.document {
+            None => json!({}),
+            Some(project) => json!(Submission::of(project, &self.with)?),
+        };
+        request["options"] = json!(options);
+        Ok(request)
+    }
 }
 
 /// Shows the plan and asks. On a terminal consent covers what needs it; elsewhere it is named.
 fn look(
     common: &Common,
     args: &Replay,
-    plan: &Shown,
-    json: &Value,
+    plan: &Preview,
     options: &mut ReplayOptions,
 ) -> Result<Option<Exit>, Failure> {
     if common.json && args.plan {
-        out!("{json}");
+        out!("{}", json!(plan));
         return Ok(Some(Exit::Succeeded));
     }
     if !common.json {
@@ -292,18 +292,14 @@ fn look(
             anstream::eprintln!("nothing was changed");
             return Ok(Some(Exit::Usage));
         }
-        let needed = plan.warnings.iter().filter(|it| it.needs_consent);
-        options.repeat.extend(needed.map(|it| it.step.clone()));
+        options.repeat.extend(plan.unconsented());
     }
     Ok(None)
 }
 
-fn show(args: &Replay, plan: &Shown) {
-    let runs = |step: &&Step| step.action == "run";
-    let rows: Vec<Vec<String>> = plan
-        .steps
-        .iter()
-        .filter(runs)
+fn show(args: &Replay, plan: &Preview) {
+    let runs = plan.steps.iter().filter(|step| step.action == "run");
+    let rows: Vec<Vec<String>> = runs
         .map(|it| vec!["run".to_owned(), one_line(&it.name), it.reason.clone()])
         .collect();
     // The plan is what was asked for, or what the question is about.
@@ -318,25 +314,15 @@ fn show(args: &Replay, plan: &Shown) {
         };
         anstream::eprintln!("warning: {}{consent}", one_line(&warning.message));
     }
-    let kept = plan.steps.iter().filter(|step| step.action == "reuse").count();
+    let (run, kept) = (plan.count("run"), plan.count("reuse"));
     let time = plan
         .estimated_seconds
         .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
         .map(|time| std::time::Duration::from_secs(time.as_secs()))
         .filter(|time| !time.is_zero());
     let time = time.map(|time| format!(", about {}", format_duration(time)));
-    anstream::eprintln!(
-        "{} steps run again, {kept} are kept{}",
-        plan.steps.iter().filter(runs).count(),
-        time.unwrap_or_default()
-    );
-}
-
-fn print_counts(id: &str, plan: &Shown) {
-    let count =
-        |action: &str| plan.steps.iter().filter(|it| it.action == action).count();
-    let (run, reuse) = (count("run"), count("reuse"));
-    out!("{}", serde_json::json!({ "id": id, "run": run, "reuse": reuse }));
+    let time = time.unwrap_or_default();
+    anstream::eprintln!("{run} steps run again, {kept} are kept{time}");
 }
 
 fn options(args: &Replay) -> Result<ReplayOptions, Failure> {
@@ -346,6 +332,12 @@ fn options(args: &Replay) -> Result<ReplayOptions, Failure> {
             Failure::usage(format!("`{text}` is no number"), "--max-retries STEP=3")
         })?;
         limits.entry(step).or_default().max_retries = Some(retries);
+    }
+    for (step, text) in pairs("--retry-delay", &args.retry_delay)? {
+        limits.entry(step).or_default().retry_delay = Some(text);
+    }
+    for (step, text) in pairs("--soft-timeout", &args.soft_timeout)? {
+        limits.entry(step).or_default().soft_timeout = Some(text);
     }
     for (step, text) in pairs("--timeout", &args.timeout)? {
         limits.entry(step).or_default().timeout = Some(text);

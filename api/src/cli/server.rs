@@ -8,14 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dandori::{EventView, ProjectView, Why, spec::Diagnostic};
+use dandori::{EventView, Project, ProjectView, Why, spec::Diagnostic};
 use futures_util::{Stream, StreamExt as _};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sse_stream::{Sse, SseStream};
 use tokio::sync::Mutex;
 
-use super::exit::{Exit, Failure};
+use super::{
+    document,
+    exit::{Exit, Failure},
+};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -43,7 +46,23 @@ pub(super) struct Submission<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<&'a str>,
     pub(super) inputs: BTreeMap<&'a str, serde_json::Value>,
-    pub(super) files: &'a BTreeMap<String, String>,
+    pub(super) files: BTreeMap<String, String>,
+}
+
+impl<'a> Submission<'a> {
+    /// With the files that the document names, read here.
+    pub(super) fn of(
+        project: &'a Project,
+        inputs: &'a [String],
+    ) -> Result<Self, Failure> {
+        let (compiled, _) = project.compile(None)?;
+        Ok(Self {
+            document: project.text().unwrap_or_default(),
+            name: project.document().name.as_deref(),
+            inputs: document::input_values(project, inputs)?,
+            files: compiled.files,
+        })
+    }
 }
 
 /// What became of a request.
@@ -292,6 +311,11 @@ impl Remote {
 
     pub(super) async fn why(&self, step: &str) -> Result<Why, Failure> {
         self.get(&["steps", step, "why"], &[]).await
+    }
+
+    /// Another project of the same server.
+    pub(super) fn other(&self, id: String) -> Self {
+        self.server.project(id)
     }
 
     /// The next event after a number; none when the project has ended. A server that is

@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub(super) async fn worker(common: &Common, args: Worker) -> Result<Exit, Failure> {
     let engine = start(common, &args, "worker").await?;
     announce(&args);
-    until_stopped(&engine, std::future::pending()).await
+    until_stopped(&engine).await
 }
 
 /// Serves the API, and executes.
@@ -58,7 +58,7 @@ pub(super) async fn serve(common: &Common, args: Serve) -> Result<Exit, Failure>
             let _ = stopped.await;
         });
     let served = tokio::spawn(served);
-    let exit = until_stopped(&engine, std::future::pending()).await;
+    let exit = until_stopped(&engine).await;
     drop(stop);
     let _ = served.await;
     exit
@@ -170,14 +170,10 @@ fn announce(args: &Worker) {
 }
 
 /// Waits for a signal, then lets what runs finish.
-async fn until_stopped(
-    engine: &Engine,
-    beside: impl Future<Output = ()>,
-) -> Result<Exit, Failure> {
+async fn until_stopped(engine: &Engine) -> Result<Exit, Failure> {
     tokio::select! {
         _ = interrupted() => {}
         error = engine.failed() => return Err(error.into()),
-        () = beside => {}
     }
     anstream::eprintln!("stopping: running steps may finish; again to stop at once");
     shut_down(engine).await;

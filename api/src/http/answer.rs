@@ -4,7 +4,7 @@ use std::{any::Any, collections::HashMap, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    extract::{FromRequest, FromRequestParts, OriginalUri, Path, Query, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -24,6 +24,14 @@ pub(crate) struct Within(pub(crate) Duration);
 /// The most entries of a page, and how many there are when nobody says.
 pub(crate) const MOST: u32 = 500;
 pub(crate) const SOME: u32 = 50;
+
+/// The path that was asked for. Where the routes stand inside of others, what they see of it
+/// is its end.
+pub(super) fn path(request: &Request) -> &str {
+    let whole = request.extensions().get::<OriginalUri>();
+    let path = whole.map_or(request.uri().path(), |whole| whole.path());
+    path.trim_end_matches('/')
+}
 
 /// Reads a body within a limit of bytes and of time.
 pub(crate) async fn body(request: Request, most: usize) -> Result<Bytes, Problem> {

@@ -22,7 +22,7 @@ mod problem;
 mod projects;
 mod rate;
 mod replays;
-mod shape;
+pub(crate) mod shape;
 mod steer;
 mod steps;
 mod submissions;

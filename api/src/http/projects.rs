@@ -88,6 +88,16 @@ pub(super) fn in_list(row: &ProjectRow) -> Value {
     value
 }
 
+/// The answer that a project is recorded, and where it is: under the path of projects.
+pub(super) async fn recorded(
+    handle: &ProjectHandle,
+    projects: &str,
+) -> Result<Response, Problem> {
+    let row = handle.row().await?;
+    let location = [(header::LOCATION, format!("{projects}/{}", row.id))];
+    Ok((StatusCode::ACCEPTED, location, Json(of_row(&row, None))).into_response())
+}
+
 /// A project as JSON, from its row alone.
 pub(super) fn of_row(row: &ProjectRow, output: Option<&Value>) -> Value {
     json!({
@@ -239,20 +249,21 @@ pub(super) async fn graph(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     drawn(&handle, &headers, "application/json", |snapshot| {
-        let (plan, run) = (snapshot.run.plan(), &snapshot.run);
-        let nodes: Vec<Value> = (0..plan.len())
-            .map(|no| {
-                let step = plan.step(no);
-                json!({
-                    "name": step.name, "title": step.title, "kind": step.kind(),
-                    "state": run.step_state(no),
-                })
-            })
-            .collect();
-        let edges: Vec<[u32; 2]> = (0..plan.len())
-            .flat_map(|no| plan.step(no).needs.iter().map(move |need| [*need, no]))
-            .collect();
-        json!({ "hash": plan.hash_hex(), "nodes": nodes, "edges": edges }).to_string()
+        let graph = graph_of_run(&snapshot.stored.row.name, &snapshot.run);
+        let nodes = graph.nodes.into_iter().map(|it| shape::Node {
+            name: it.name,
+            title: it.label,
+            kind: it.kind,
+            state: it.state.unwrap_or_default(),
+            note: it.note,
+        });
+        json!(shape::Graph {
+            name: graph.title,
+            hash: snapshot.run.plan().hash_hex(),
+            nodes: nodes.collect(),
+            edges: graph.edges.into_iter().map(|(need, no)| [need, no]).collect(),
+        })
+        .to_string()
     })
     .await
 }

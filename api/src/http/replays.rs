@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    extract::{OriginalUri, Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse as _, Response},
+    extract::{Request, State},
+    response::Response,
 };
-use dandori::{Error, ForkPlan, ProjectHandle, ReplayOptions};
+use dandori::{Error, ForkPlan, Preview, ProjectHandle, ReplayOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -16,8 +15,7 @@ use super::{
     Api, MAX_SUBMISSION,
     answer::{self, Named, NamedOther},
     problem::Problem,
-    projects::{self, of_row},
-    shape,
+    projects, shape,
     steer::By,
     submissions::document_of,
 };
@@ -36,8 +34,8 @@ use super::{
 pub(super) async fn plan(
     Named(handle): Named,
     answer::Json(options): answer::Json<ReplayOptions>,
-) -> Result<Json<Value>, Problem> {
-    Ok(Json(json!(handle.plan_replay_of(&options).await?)))
+) -> Result<Json<Preview>, Problem> {
+    Ok(Json(handle.plan_replay_of(&options).await?.preview))
 }
 
 /// Replay a project as planned: with the same options and the digest of the plan.
@@ -64,12 +62,10 @@ pub(super) async fn apply(
         .map_err(|error| answer::invalid(&error.to_string()))?;
     let handle = handle.by(author);
     let plan = handle.plan_replay_of(&options).await?;
-    if plan.digest != digest {
+    if plan.preview.digest != digest {
         return Err(Error::PlanChanged(handle.id()).into());
     }
-    let count =
-        |action: &str| plan.steps.iter().filter(|it| it.action == action).count();
-    let (run, reuse) = (count("run"), count("reuse"));
+    let [run, reuse] = ["run", "reuse"].map(|action| plan.preview.count(action));
     handle.replay(plan).await?;
     let state = handle.row().await?.state;
     Ok(Json(json!({ "id": handle.id(), "state": state, "run": run, "reuse": reuse })))
@@ -139,9 +135,9 @@ pub(super) async fn plan_fork(
     State(api): State<Api>,
     Named(handle): Named,
     request: Request,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Preview>, Problem> {
     let mut forking = Forking::read(&api, request).await?;
-    Ok(Json(json!(forking.plan(&api, &handle).await?)))
+    Ok(Json(forking.plan(&api, &handle).await?.preview))
 }
 
 /// Make a fork as planned: with the same options or document and the digest of the plan.
@@ -162,27 +158,20 @@ pub(super) async fn fork(
     By(author): By,
     request: Request,
 ) -> Result<Response, Problem> {
-    let here = request.extensions().get::<OriginalUri>();
-    let here = here.map_or(request.uri().path(), |here| here.path());
-    let projects = here.rsplit_once('/').and_then(|(rest, _)| rest.rsplit_once('/'));
-    let projects = projects.map_or("", |(projects, _)| projects).to_owned();
+    // It is asked for at `…/projects/{id}/fork`.
+    let mut names = answer::path(&request).rsplitn(3, '/').skip(2);
+    let projects = names.next().unwrap_or_default().to_owned();
     let mut forking = Forking::read(&api, request).await?;
     let Some(digest) = forking.digest.take() else {
         return Err(answer::invalid("`digest` is missing: make a plan first"));
     };
     let handle = handle.by(author);
     let plan = forking.plan(&api, &handle).await?;
-    if plan.digest != digest {
+    if plan.preview.digest != digest {
         return Err(Error::PlanChanged(handle.id()).into());
     }
     let fork = handle.fork(plan).await?;
-    let row = fork.row().await?;
-    let location = HeaderValue::from_str(&format!("{projects}/{}", row.id));
-    let mut answer = (StatusCode::ACCEPTED, Json(of_row(&row, None))).into_response();
-    if let Ok(location) = location {
-        answer.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(answer)
+    projects::recorded(&fork, &projects).await
 }
 
 /// What differs between two projects: states, inputs, outputs, errors, attempts and times.

@@ -5,7 +5,7 @@ mod replays;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub(crate) use self::replays::*;
@@ -298,27 +298,31 @@ pub(crate) struct Validation {
 }
 
 /// The graph of a project.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct Graph {
+    /// The name of the project.
+    pub(crate) name: String,
     /// The hash of the plan.
-    hash: String,
+    pub(crate) hash: String,
     /// The steps of the plan, in document order.
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// Pairs of positions in `nodes`: the need first.
-    edges: Vec<[usize; 2]>,
+    pub(crate) edges: Vec<[usize; 2]>,
 }
 
 /// A step in a graph.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct Node {
     /// Its name.
-    name: String,
+    pub(crate) name: String,
     /// Its title, for people.
-    title: Option<String>,
+    pub(crate) title: Option<String>,
     /// Its kind.
-    kind: String,
+    pub(crate) kind: String,
     /// Its state.
-    state: String,
+    pub(crate) state: String,
+    /// A short remark: how many items of a `for_each` are done, or which attempt it is.
+    pub(crate) note: Option<String>,
 }
 
 /// A process that executes.

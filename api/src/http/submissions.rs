@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use axum::{
     Extension, Json,
-    extract::{OriginalUri, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use dandori::{
     Error, Project,
@@ -22,12 +22,13 @@ use super::{
     answer,
     guard::RequestId,
     problem::Problem,
-    projects::{beside, of_row},
+    projects::{beside, recorded},
     shape,
 };
 
 /// The longest idempotency key, in bytes.
 const LONGEST_KEY: usize = 255;
+
 /// Reads the project that a request submits.
 async fn project(api: &Api, looks: bool, request: Request) -> Result<Project, Problem> {
     let format = match answer::content_type(request.headers()).as_deref() {
@@ -102,16 +103,8 @@ pub(super) fn document_of(
     for (name, text) in files {
         project = project.file(name, text);
     }
-    if let Some(name) = name
-        && project.document().name.is_none()
-    {
-        let count = name.chars().count();
-        if count == 0 || count > 200 || name.chars().any(char::is_control) {
-            let what = "`name` has 1 to 200 characters, and no control characters";
-            return Err(answer::invalid(what));
-        }
-        project.document_mut().name = Some(name);
-    }
+    let of_document = &mut project.document_mut().name;
+    *of_document = of_document.take().or(name);
     Ok(project)
 }
 
@@ -152,10 +145,7 @@ pub(super) async fn submit(
     request: Request,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(request.headers())?;
-    // Where the routes stand inside of others, what they see of the path is its end.
-    let here = request.extensions().get::<OriginalUri>();
-    let here = here.map_or(request.uri().path(), |here| here.path());
-    let here = here.trim_end_matches('/').to_owned();
+    let here = answer::path(&request).to_owned();
     let mut project = project(&api, false, request).await?;
     if let Some(key) = key {
         project = project.idempotency_key(key);
@@ -170,13 +160,7 @@ pub(super) async fn submit(
     drop(turn);
     compiled.author = Some(caller.author(&id));
     let handle = engine.submit_compiled(compiled).await?;
-    let row = handle.row().await?;
-    let location = format!("{here}/{}", row.id);
-    let location = HeaderValue::from_str(&location).map_err(|_| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a bad id")
-    })?;
-    let body = Json(of_row(&row, None));
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
+    recorded(&handle, &here).await
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

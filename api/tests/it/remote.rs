@@ -48,7 +48,7 @@ fn the_verbs_are_the_same_on_a_server() {
     let remote = Remote::start();
     remote.here.write("prompt.txt", "Say ${{ it }}!");
     let document = "
-inputs: { who: { type: string } }
+inputs: { who: { type: string, default: you } }
 tasks:
   a: { kind: noop, with: { output: { who: '${{ inputs.who }}', text: \"${{ file('prompt.txt') }}\" } } }
   b: { kind: fail, needs: [a], with: { times: 1 }, retry: { max_retries: 1, delay: 1h } }
@@ -90,6 +90,11 @@ tasks:
     assert_eq!(shown["attempts"][0]["step"], "b");
     let text = remote.run(&["show", &id]).exits(0).stdout;
     assert!(text.contains("succeeded"), "{text}");
+    let drawn = remote.run(&["graph", &id]).exits(0).stdout;
+    assert!(drawn.contains("attempt 2"), "{drawn}");
+    let of_file = remote.run(&["graph", "two.yaml", "--format", "dot"]).exits(0).stdout;
+    let drawn = remote.run(&["graph", &id, "--format", "dot"]).exits(0).stdout;
+    assert_eq!(drawn.lines().count(), of_file.lines().count(), "{drawn}");
     let listed = remote.run(&["list", "--state", "succeeded", "--json"]).exits(0);
     assert_eq!(listed.json_lines()[0]["id"], id.as_str());
     assert_eq!(remote.run(&["logs", &id, "-f"]).exits(0).stdout, "");
@@ -146,6 +151,57 @@ tasks:
         ["replay", "last", "--repeat", "b", "--yes", "--wait", "--reason", "mended"];
     own.run(&words).exits(1);
     own.run(&["replay", "last", "--pin", "b=7", "--yes", "--wait"]).exits(0);
+    let history = own.run(&["history", "last", "--json"]).exits(0).json();
+    let reasons: Vec<&Value> =
+        history["replays"].as_array().unwrap().iter().map(|it| &it["reason"]).collect();
+    assert_eq!(reasons, ["mended", ""]);
+    assert_eq!(history["replays"][1]["detail"], json!({ "pins": { "b": 7 } }));
+    let history = run(&["history", "last"]).exits(0).stdout;
+    let lines: Vec<&str> = history.lines().collect();
+    assert_eq!(lines.len(), 3, "{history}");
+    assert!(lines[1].contains("\"pins\":{\"b\":{\"done\":true}}"), "{history}");
+}
+
+#[test]
+fn limits_are_edited_and_what_became_of_it_is_told_here_as_there() {
+    let remote = Remote::start();
+    let own = Place::new();
+    let document = "tasks: { a: { kind: fail, with: { times: 2 } } }";
+    for place in [&remote.here, &own] {
+        place.write("flaky.yaml", document);
+    }
+    remote.run(&["submit", "flaky.yaml", "--wait"]).exits(1);
+    own.run(&["run", "flaky.yaml"]).exits(1);
+    let there = |words: &[&str]| remote.run(words);
+    let here = |words: &[&str]| own.run(words);
+    let asks: [Ask<'_>; 2] = [&there, &here];
+    for run in asks {
+        let wrong = ["fork", "last", "--soft-timeout", "a=never", "--yes", "--json"];
+        let wrong = run(&wrong).exits(3).json();
+        assert_eq!(wrong["error"]["code"], "invalid_document");
+        let words = [
+            "fork",
+            "last",
+            "--max-retries",
+            "a=2",
+            "--retry-delay",
+            "a=1ms",
+            "--soft-timeout",
+            "a=10s",
+            "--timeout",
+            "a=20s",
+            "--yes",
+            "--wait",
+        ];
+        run(&words).exits(0);
+        let history = run(&["history", "last"]).exits(0).stdout;
+        assert!(history.contains("made as a fork of prj_"), "{history}");
+        // A value of an input is one of the new document.
+        run(&["fork", "last", "--from", "a", "--with", "x=1", "--yes"]).exits(2);
+        let none = run(&["checkpoints", "last", "a", "--json"]).exits(0);
+        assert_eq!(none.stdout, "");
+        run(&["checkpoints", "last", "nobody"]).exits(4);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     Error, ProjectHandle, Snapshot,
     plan::{Action, StepNo},
-    run::{Run, StepState},
+    run::{Run, StepState, StepView},
     store::ListFilter,
 };
 
@@ -16,12 +16,12 @@ use crate::{
 const HISTORY: u32 = 3;
 
 impl ProjectHandle {
-    /// The longest way through what runs, by how long it took before.
+    /// The longest way through what runs, in seconds, by how long it took before.
     pub(super) async fn estimate(
         &self,
         snapshot: &Snapshot,
         runs: &BTreeSet<StepNo>,
-    ) -> Result<Option<Duration>, Error> {
+    ) -> Result<Option<f64>, Error> {
         let run = &snapshot.run;
         let mut known = durations(run);
         let is_run = |no: &StepNo| matches!(run.step(*no).action, Action::Run { .. });
@@ -55,38 +55,29 @@ impl ProjectHandle {
         for no in in_order_of_needs(run, runs) {
             let begins = run.needs(no).filter_map(|need| ends.get(&need)).max();
             let view = run.view(no);
-            let own = match view.state {
-                StepState::Succeeded => {
-                    view.started_at.map(|began| view.at.since(began))
-                }
-                StepState::Blocked
-                | StepState::Ready
-                | StepState::Running
-                | StepState::Waiting
-                | StepState::Failed
-                | StepState::UpstreamFailed
-                | StepState::Skipped
-                | StepState::Cancelled
-                | StepState::Quarantined => None,
-            };
             let of_kind = || known.get(run.step(no).kind()).copied();
-            let takes = own.or_else(of_kind).unwrap_or_default();
+            let takes = duration(&view).or_else(of_kind).unwrap_or_default();
             let end = begins.copied().unwrap_or_default() + takes;
             longest = longest.max(end);
             ends.insert(no, end);
         }
-        Ok(Some(longest))
+        Ok(Some(longest.as_secs_f64()))
     }
+}
+
+/// How long a success took.
+fn duration(step: &StepView<'_>) -> Option<Duration> {
+    let began = step.started_at.filter(|_| step.state == StepState::Succeeded)?;
+    Some(step.at.since(began))
 }
 
 /// The mean time of successes by kind.
 fn durations(run: &Run) -> BTreeMap<String, Duration> {
     let mut sums: BTreeMap<&str, (Duration, u32)> = BTreeMap::new();
     for no in run.steps_in_use() {
-        let view = run.view(no);
-        if let (StepState::Succeeded, Some(began)) = (view.state, view.started_at) {
+        if let Some(taken) = duration(&run.view(no)) {
             let sum = sums.entry(run.step(no).kind()).or_default();
-            *sum = (sum.0 + view.at.since(began), sum.1 + 1);
+            *sum = (sum.0 + taken, sum.1 + 1);
         }
     }
     sums.into_iter()

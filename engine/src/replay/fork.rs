@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{ReplayOptions, ReplayPlan, ReplayStep, ReplayWarning, impossible};
+use super::{Preview, ReplayOptions, ReplayPlan, ReplayStep, impossible};
 use crate::{
     Error, Project, ProjectHandle, ProjectId, Snapshot, Timestamp,
     plan::{Action, Plan, StepNo},
@@ -27,38 +27,8 @@ use crate::{
 pub struct ForkPlan {
     fork: Fork,
     now: Timestamp,
-    /// Names what was asked for and the state of the base that the plan was made for.
-    pub digest: String,
-    /// Every step of the fork with what happens to it.
-    pub steps: Vec<ReplayStep>,
-    /// What is worth a second look.
-    pub warnings: Vec<ReplayWarning>,
-    /// How long it takes, in seconds, as that of a replay.
-    pub estimate: Option<std::time::Duration>,
-}
-
-impl ForkPlan {
-    /// The steps that need consent and were not named.
-    pub fn unconsented(&self) -> Vec<String> {
-        let needed = self.warnings.iter().filter(|it| it.needs_consent);
-        needed.map(|it| it.step.clone()).collect()
-    }
-}
-
-impl Serialize for ForkPlan {
-    fn serialize<S: serde::Serializer>(
-        &self,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct as _;
-        let mut plan = serializer.serialize_struct("ForkPlan", 4)?;
-        plan.serialize_field("digest", &self.digest)?;
-        plan.serialize_field("steps", &self.steps)?;
-        plan.serialize_field("warnings", &self.warnings)?;
-        let seconds = self.estimate.map(|estimate| estimate.as_secs_f64());
-        plan.serialize_field("estimated_seconds", &seconds)?;
-        plan.end()
-    }
+    /// To be looked at: the steps are those of the fork.
+    pub preview: Preview,
 }
 
 impl ProjectHandle {
@@ -97,10 +67,7 @@ impl ProjectHandle {
     /// [`Error::PlanChanged`] when the base is not as the plan knew it,
     /// [`Error::NeedsConsent`] when steps need consent that nobody gave.
     pub async fn fork(&self, plan: ForkPlan) -> Result<Self, Error> {
-        let missing = plan.unconsented();
-        if !missing.is_empty() {
-            return Err(Error::NeedsConsent(missing));
-        }
+        plan.preview.check_consent()?;
         let mut fork = plan.fork;
         fork.project.author = self.author().cloned();
         fork.who = self.who();
@@ -161,8 +128,7 @@ impl ProjectHandle {
             who: String::new(),
             reason: options.reason.clone(),
         };
-        let ReplayPlan { digest, steps, warnings, estimate, now, .. } = plan;
-        Ok(ForkPlan { fork, now, digest, steps, warnings, estimate })
+        Ok(ForkPlan { fork, now: plan.now, preview: plan.preview })
     }
 
     async fn fork_of_new(
@@ -172,12 +138,7 @@ impl ProjectHandle {
         compiled: Compiled,
     ) -> Result<ForkPlan, Error> {
         let (row, run) = (&snapshot.stored.row, &snapshot.run);
-        if !row.state.is_terminal() && row.state != ProjectState::Paused {
-            let state = row.state.as_str();
-            return Err(Error::Illegal { project: self.id(), state, wanted: "a fork" });
-        }
-        let after = Timestamp::from_micros(run.now().as_micros() + 1);
-        let now = self.engine().now().max(after);
+        let now = self.quiet_at(snapshot)?;
         let plan = Arc::new(compiled.plan);
         let inputs = Value::Object(compiled.inputs);
         let old: Value =
@@ -234,7 +195,7 @@ impl ProjectHandle {
             .filter_map(|no| run.plan().find(&plan.step(*no).name))
             .collect();
         let warnings = self.repeats(run, &again, run.plan(), options);
-        let estimate = self.estimate(snapshot, &again).await?;
+        let estimated_seconds = self.estimate(snapshot, &again).await?;
         let project = NewProject {
             name: compiled.name,
             plan_hash: plan.hash(),
@@ -262,7 +223,8 @@ impl ProjectHandle {
             who: String::new(),
             reason: options.reason.clone(),
         };
-        Ok(ForkPlan { fork, now, digest, steps, warnings, estimate })
+        let preview = Preview { digest, steps, warnings, estimated_seconds };
+        Ok(ForkPlan { fork, now, preview })
     }
 }
 
@@ -314,7 +276,7 @@ fn steps(
             }
             Some(_) => ("run", "it, or what it depends on, is another one".to_owned()),
         };
-        ReplayStep { name, action, reason }
+        ReplayStep { name, action: action.into(), reason }
     };
     (0..plan.len()).map(describe).collect()
 }

@@ -9,6 +9,7 @@ mod estimate;
 mod fork;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -102,34 +103,41 @@ pub struct ReplayPlan {
     guard: ([u8; 32], i64),
     reopening: Reopening,
     now: Timestamp,
+    /// To be looked at.
+    pub preview: Preview,
+}
+
+/// What a replay or a fork would do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preview {
     /// Names what was asked for and the state of the project that the plan was made for.
     pub digest: String,
     /// Every step with what happens to it.
     pub steps: Vec<ReplayStep>,
     /// What is worth a second look.
     pub warnings: Vec<ReplayWarning>,
-    /// How long it takes, by how long the same steps and kinds took: without waits for slots
-    /// and retries. `None` where nothing is known of a kind.
-    pub estimate: Option<Duration>,
+    /// How long it takes, in seconds, by how long the same steps and kinds took: without
+    /// waits for slots and retries. `None` where nothing is known of a kind.
+    pub estimated_seconds: Option<f64>,
 }
 
 /// What a replay does with one step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayStep {
     /// The step.
     pub name: String,
     /// `reuse`, `run` or `skip`.
-    pub action: &'static str,
+    pub action: Cow<'static, str>,
     /// Why.
     pub reason: String,
 }
 
 /// Something about a step that is worth a second look.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayWarning {
     /// `repeats` (an effect may happen twice: it needs consent) or `stale` (it keeps a result
     /// that was made of another one).
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// The step.
     pub step: String,
     /// In a sentence.
@@ -138,34 +146,23 @@ pub struct ReplayWarning {
     pub needs_consent: bool,
 }
 
-impl ReplayPlan {
+impl Preview {
+    /// How many steps `reuse`, `run` or `skip`.
+    pub fn count(&self, action: &str) -> usize {
+        self.steps.iter().filter(|step| step.action == action).count()
+    }
+
     /// The steps that need consent and were not named.
     pub fn unconsented(&self) -> Vec<String> {
         let needed = self.warnings.iter().filter(|it| it.needs_consent);
         needed.map(|it| it.step.clone()).collect()
     }
 
-    /// Consents to everything that needs it.
-    pub fn consent(&mut self) {
-        for warning in &mut self.warnings {
-            warning.needs_consent = false;
-        }
-    }
-}
-
-impl Serialize for ReplayPlan {
-    fn serialize<S: serde::Serializer>(
-        &self,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct as _;
-        let mut plan = serializer.serialize_struct("ReplayPlan", 4)?;
-        plan.serialize_field("digest", &self.digest)?;
-        plan.serialize_field("steps", &self.steps)?;
-        plan.serialize_field("warnings", &self.warnings)?;
-        let seconds = self.estimate.map(|estimate| estimate.as_secs_f64());
-        plan.serialize_field("estimated_seconds", &seconds)?;
-        plan.end()
+    /// # Errors
+    /// [`Error::NeedsConsent`] when steps need consent that nobody gave.
+    fn check_consent(&self) -> Result<(), Error> {
+        let missing = self.unconsented();
+        if missing.is_empty() { Ok(()) } else { Err(Error::NeedsConsent(missing)) }
     }
 }
 
@@ -198,18 +195,10 @@ impl ProjectHandle {
         options: &ReplayOptions,
     ) -> Result<ReplayPlan, Error> {
         let (row, run) = (&snapshot.stored.row, &snapshot.run);
-        let illegal = |wanted| Error::Illegal {
-            project: self.id(),
-            state: row.state.as_str(),
-            wanted,
-        };
-        let quiet = row.state == ProjectState::Paused && is_quiet(snapshot);
-        if !row.state.is_terminal() && !quiet {
-            return Err(illegal("replay"));
-        }
+        let now = self.quiet_at(snapshot)?;
         let asked = Asked::read(options, run, &snapshot.stored.inputs)?;
         if asked.choice.seeds.is_empty() && asked.choice.pins.is_empty() {
-            return Err(illegal("a replay of failed steps"));
+            return Err(self.illegal(snapshot, "a replay of failed steps"));
         }
         let plan = match asked.edits.is_empty() {
             true => None,
@@ -217,9 +206,6 @@ impl ProjectHandle {
         };
         let plan = plan.map(std::sync::Arc::new);
         let next = plan.as_ref().unwrap_or(run.plan());
-        // After everything that happened before, whatever the clock says.
-        let after = Timestamp::from_micros(run.now().as_micros() + 1);
-        let now = self.engine().now().max(after);
         let rows = &snapshot.stored.facts;
         let only = asked.choice.only;
         let replay = run.plan_replay(asked.choice, rows, &row.restored(), next, now);
@@ -228,7 +214,7 @@ impl ProjectHandle {
         if only {
             warnings.extend(stale(run, &replay));
         }
-        let estimate = self.estimate(snapshot, &replay.runs).await?;
+        let estimated_seconds = self.estimate(snapshot, &replay.runs).await?;
         let detail = serde_json::to_string(options).unwrap_or_default();
         let guard = (row.plan_hash, row.last_event);
         let digest = digest(guard, &detail);
@@ -246,17 +232,27 @@ impl ProjectHandle {
             reason: options.reason.clone(),
             detail,
         };
-        let project = self.id();
-        Ok(ReplayPlan {
-            project,
-            guard,
-            reopening,
-            now,
-            digest,
-            steps,
-            warnings,
-            estimate,
-        })
+        let preview = Preview { digest, steps, warnings, estimated_seconds };
+        Ok(ReplayPlan { project: self.id(), guard, reopening, now, preview })
+    }
+
+    /// When a replay or a fork of a project that has ended, or is paused and quiet, happens:
+    /// after everything that happened before, whatever the clock says.
+    fn quiet_at(&self, snapshot: &Snapshot) -> Result<Timestamp, Error> {
+        let state = snapshot.stored.row.state;
+        let is_quiet = state == ProjectState::Paused
+            && snapshot.run.running_steps().next().is_none()
+            && snapshot.stored.claims.is_empty();
+        if !state.is_terminal() && !is_quiet {
+            return Err(self.illegal(snapshot, "replay or fork"));
+        }
+        let after = Timestamp::from_micros(snapshot.run.now().as_micros() + 1);
+        Ok(self.engine().now().max(after))
+    }
+
+    fn illegal(&self, snapshot: &Snapshot, wanted: &'static str) -> Error {
+        let state = snapshot.stored.row.state.as_str();
+        Error::Illegal { project: self.id(), state, wanted }
     }
 
     /// Applies a replay plan; an executing engine starts it.
@@ -265,10 +261,7 @@ impl ProjectHandle {
     /// [`Error::PlanChanged`] when the project is not as the plan knew it,
     /// [`Error::NeedsConsent`] when steps need consent that nobody gave.
     pub async fn replay(&self, plan: ReplayPlan) -> Result<(), Error> {
-        let missing = plan.unconsented();
-        if !missing.is_empty() {
-            return Err(Error::NeedsConsent(missing));
-        }
+        plan.preview.check_consent()?;
         let mut reopening = plan.reopening;
         reopening.author = self.author().cloned();
         reopening.who = self.who();
@@ -339,7 +332,7 @@ impl ProjectHandle {
             };
             let step = run.name(*no);
             warnings.push(ReplayWarning {
-                code: "repeats",
+                code: "repeats".into(),
                 message: format!("`{step}` runs again: {why}"),
                 needs_consent: !options.repeat.contains(&step),
                 step,
@@ -362,18 +355,13 @@ fn stale(run: &Run, replay: &Replay) -> Vec<ReplayWarning> {
         let need = run.needs(no).find(|need| changed.contains(need))?;
         let (step, need) = (run.name(no), run.name(need));
         Some(ReplayWarning {
-            code: "stale",
+            code: "stale".into(),
             message: format!("`{step}` keeps what it made of the old `{need}`"),
             needs_consent: false,
             step,
         })
     };
     run.steps_in_use().filter(keeps).filter_map(warn).collect()
-}
-
-/// Whether nothing of a project runs, here or elsewhere.
-fn is_quiet(snapshot: &Snapshot) -> bool {
-    snapshot.run.running_steps().next().is_none() && snapshot.stored.claims.is_empty()
 }
 
 fn impossible(message: String) -> Error {
@@ -431,7 +419,7 @@ fn steps(run: &Run, replay: &Replay, options: &ReplayOptions) -> Vec<ReplayStep>
                 | StepState::Skipped => ("skip", format!("it is {state}")),
             }
         };
-        ReplayStep { name, action, reason }
+        ReplayStep { name, action: action.into(), reason }
     };
     run.in_document_order().into_iter().map(describe).collect()
 }

@@ -153,17 +153,15 @@ impl Run {
     /// Steps that are to begin anew although nobody chose them: `next` is what the rows fold
     /// to otherwise.
     fn late(&self, next: &Self, replay: &Replay, rows: &[Fact]) -> Vec<(StepNo, u32)> {
-        let known: BTreeSet<StepNo> = rows
-            .iter()
-            .map(|row| row.no)
-            .chain(replay.anew.iter().map(|(no, _)| *no))
-            .collect();
+        let stored: BTreeSet<StepNo> = rows.iter().map(|row| row.no).collect();
+        let anew: BTreeSet<StepNo> = replay.anew.iter().map(|(no, _)| *no).collect();
         // One without a row may start now because of needs that ended long ago: its delay
         // and its expiry count from the replay, so it needs a row that says so.
         let timed = replay.set_back.steps.iter().copied().filter(|no| {
             *no < next.len()
                 && !next.is_dead(*no)
-                && !known.contains(no)
+                && !stored.contains(no)
+                && !anew.contains(no)
                 && {
                     let policy = next.policy(*no);
                     policy.start_before.is_some() || !policy.delay.is_zero()
@@ -172,12 +170,12 @@ impl Run {
         });
         // One that was ended by what is not so any more: its row is of an attempt, or a wait,
         // that is over.
-        let revived = rows.iter().map(|row| row.no).filter(|no| {
+        let revived = stored.iter().copied().filter(|no| {
             *no < self.len()
                 && *no < next.len()
                 && self.step_state(*no).is_terminal()
                 && !replay.set_back.touches(*no)
-                && !replay.anew.iter().any(|(anew, _)| anew == no)
+                && !anew.contains(no)
                 && matches!(
                     next.step_state(*no),
                     StepState::Waiting | StepState::Running

@@ -9,6 +9,8 @@ use std::{
     path::Path as FilePath,
 };
 
+use sha2::{Digest as _, Sha256};
+
 use super::{
     Diagnostic, Document, Path, Task, Template, Tree,
     builder::{Builder, Guard, Place},
@@ -17,6 +19,7 @@ use super::{
     fits::check_settings,
     graph::{check_group, from_problem, too_many_tasks},
     inputs::resolve_inputs,
+    project::name_fault,
     reader::{At, Findings},
 };
 use crate::{
@@ -50,6 +53,22 @@ pub struct Compiled {
     pub author: Option<crate::store::Author>,
     /// The texts that `file('…')` stood for, by name.
     pub files: BTreeMap<String, String>,
+}
+
+impl Compiled {
+    /// What two submissions under one key must have in common.
+    pub(crate) fn fingerprint(&self, inputs: &[u8]) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.plan.hash());
+        hash.update(inputs);
+        hash.update(self.name.as_bytes());
+        // Only where they are given: older keyed projects were told apart without them.
+        if !self.labels.is_empty() || self.priority != 0 {
+            let beside = (&self.labels, self.priority);
+            hash.update(serde_json::to_vec(&beside).unwrap_or_default());
+        }
+        hash.finalize().into()
+    }
 }
 
 /// What a document is compiled against.
@@ -118,6 +137,10 @@ pub(super) fn compile(
     options: &CompileOptions<'_>,
     findings: &mut Findings,
 ) -> Option<Compiled> {
+    // One that was given beside the text of the document, or by a program.
+    if let Some(fault) = document.name.as_deref().and_then(name_fault) {
+        findings.add(fault, &At::ROOT.key("name"));
+    }
     let limit = options.max_tasks.unwrap_or(MAX_STEPS);
     if let Some(canvas) = &document.canvas {
         return super::canvas::compile(canvas, document, options, limit, findings);

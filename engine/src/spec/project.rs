@@ -149,15 +149,22 @@ fn check_key(key: &str, at: &At<'_>, findings: &mut Findings) -> bool {
 
 fn project_name(value: &Tree, at: &At<'_>, findings: &mut Findings) -> Option<String> {
     let name = findings.text(value, at)?;
-    let count = name.chars().count();
-    if count == 0 || count > 200 || name.chars().any(char::is_control) {
-        let message =
-            "a project name has 1 to 200 characters and no control characters";
-        let help = "give it a name of 1 to 200 characters on one line, or leave it out";
-        findings.add(Diagnostic::error("bad_name", message).help(help), at);
+    if let Some(fault) = name_fault(&name) {
+        findings.add(fault, at);
         return None;
     }
     Some(name)
+}
+
+/// Why a project may not have a name.
+pub(super) fn name_fault(name: &str) -> Option<Diagnostic> {
+    let count = name.chars().count();
+    if (1..=200).contains(&count) && !name.chars().any(char::is_control) {
+        return None;
+    }
+    let message = "a project name has 1 to 200 characters and no control characters";
+    let help = "give it a name of 1 to 200 characters on one line, or leave it out";
+    Some(Diagnostic::error("bad_name", message).help(help))
 }
 
 pub(super) fn unknown(key: &str, known: &[&str], at: &At<'_>, findings: &mut Findings) {

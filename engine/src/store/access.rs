@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -51,7 +51,7 @@ pub struct AuditLine {
 }
 
 /// A value that a step keeps while it runs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Its name.
     pub name: String,
@@ -123,7 +123,7 @@ pub enum Kept {
 }
 
 /// A fork, as the lineage tells it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForkLine {
     /// The fork.
     pub project: ProjectId,
@@ -159,7 +159,7 @@ pub struct Reopening {
 }
 
 /// A line of the history of replays.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplayLine {
     /// The number of its event.
     pub event: i64,

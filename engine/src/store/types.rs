@@ -418,12 +418,14 @@ impl Serves {
 }
 
 /// What a session says with a beat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
     /// How many of its slots are in use.
     pub busy: u32,
     /// How many steps of others it could run.
     pub hungry: u32,
+    /// The queues whose steps it does not start.
+    pub paused: Vec<String>,
 }
 
 /// What a session hears.

@@ -245,9 +245,17 @@ impl Scheduler {
             && self.config.all
             && owned.offers.is_empty()
             && owned.fetching.is_empty()
-            && owned.held.is_empty();
+            && owned.held.is_empty()
+            && !owned.closing;
+        // What sleeps, and what must start before a time, does so during a pause too.
+        let due = owned.run.next_due();
+        let rests = rests && due.is_none_or(|due| due > self.config.clock.now());
         if rests && !owned.steered {
-            return self.give_back(project, None);
+            self.give_back(project, due);
+            if let (Some(due), false) = (due, self.config.store.is_shared()) {
+                self.timers.insert((due, project));
+            }
+            return;
         }
         if !owned.run.state().is_terminal() && !owned.steered {
             return;
@@ -412,7 +420,7 @@ async fn adopt(
 }
 
 /// Asks a server until it answers; a file once.
-async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+pub(crate) async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
     store: &Store,
     ask: impl Fn() -> F,
 ) -> Result<T, StoreError> {

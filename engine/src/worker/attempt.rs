@@ -195,7 +195,7 @@ fn mask_outcome(context: &Context, outcome: Outcome) -> Result<Outcome, StepErro
 }
 
 /// Outputs nest at most 128 deep, so this recursion is bounded.
-pub(super) fn mask_value(context: &Context, value: &mut serde_json::Value) {
+pub(crate) fn mask_value(context: &Context, value: &mut serde_json::Value) {
     match value {
         serde_json::Value::String(text) => *text = context.mask(std::mem::take(text)),
         serde_json::Value::Number(number) => {

@@ -260,9 +260,13 @@ impl Scheduler {
             return;
         }
         let stopped = guest.stop.is_cancelled();
+        // Its queue may have been paused since.
+        let held = |host: &Host| self.is_held(&host.known.run.policy(claim.no).queue);
         match host {
             // Through no fault of its own.
-            Ok(_) if self.draining => self.end_guest(claim, Delivery::Lost),
+            Ok((host, _)) if self.draining || held(&host) => {
+                self.end_guest(claim, Delivery::Lost);
+            }
             Ok((host, input)) if !stopped => self.launch_guest(claim, &host, input),
             Ok(_) => {
                 self.end_guest(claim, Delivery::Failed(StepError::not_started()));

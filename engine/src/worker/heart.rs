@@ -39,6 +39,8 @@ pub(super) struct Vitals {
     rounds: AtomicU64,
     busy: AtomicU32,
     hungry: AtomicU32,
+    /// The queues whose steps the scheduler does not start.
+    paused: Mutex<Vec<String>>,
     session: Mutex<SessionId>,
     /// Wakes the heart before its time.
     hint: Notify,
@@ -70,6 +72,7 @@ impl Vitals {
             rounds: AtomicU64::new(0),
             busy: AtomicU32::new(0),
             hungry: AtomicU32::new(0),
+            paused: Mutex::default(),
             session: Mutex::new(session),
             hint: Notify::new(),
             say: AtomicBool::new(false),
@@ -89,7 +92,13 @@ impl Vitals {
         }
     }
 
-    /// Beats at once, so that others see what was heard.
+    /// The scheduler starts nothing of these queues from now on, and others see that soon.
+    pub(super) fn hold(&self, paused: Vec<String>) {
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
+        self.answer_soon();
+    }
+
+    /// Beats at once, so that others see what there is to say.
     pub(super) fn answer_soon(&self) {
         self.say.store(true, Ordering::Relaxed);
         self.beat_soon();
@@ -193,6 +202,11 @@ async fn beat(
         let say = Beat {
             busy: vitals.busy.load(Ordering::Relaxed),
             hungry: vitals.hungry.load(Ordering::Relaxed),
+            paused: vitals
+                .paused
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
         };
         let sent = Instant::now();
         // A hint is answered by a look, which writes nothing.

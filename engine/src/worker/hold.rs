@@ -14,7 +14,7 @@ pub(super) fn is_held(held: Option<&HashSet<String>>, queue: &str) -> bool {
 }
 
 impl Scheduler {
-    fn is_held(&self, queue: &str) -> bool {
+    pub(super) fn is_held(&self, queue: &str) -> bool {
         is_held(self.held_queues.as_ref(), queue)
     }
 
@@ -23,11 +23,11 @@ impl Scheduler {
         if self.held_queues.as_ref() == Some(&paused) {
             return;
         }
-        self.held_sender.send_replace(Some(paused.clone()));
+        let before = self.held_queues.replace(paused.clone()).unwrap_or_default();
         if let Some(vitals) = &self.vitals {
-            vitals.answer_soon();
+            vitals.hold(paused.iter().cloned().collect());
         }
-        let before = self.held_queues.replace(paused).unwrap_or_default();
+        self.held_sender.send_replace(Some(paused));
         if before.iter().all(|queue| self.is_held(queue)) {
             return;
         }

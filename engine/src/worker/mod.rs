@@ -54,7 +54,7 @@ use crate::{
     store::{Claim, Delivery, Letters, Pulse, Serves, Store, StoreError},
 };
 
-pub(crate) use self::scheduler::spawn;
+pub(crate) use self::{adopt::patiently, attempt::mask_value, scheduler::spawn};
 
 /// What a worker is made of.
 #[derive(Debug)]

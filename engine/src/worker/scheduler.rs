@@ -537,10 +537,13 @@ impl Scheduler {
                 return;
             }
             self.timers.pop_first();
-            if let Some(owned) = self.projects.get_mut(&project) {
-                owned.armed = None;
+            match self.projects.get_mut(&project) {
+                Some(owned) => owned.armed = None,
+                // Given back while it was paused.
+                None => self.begin_adoption(project, None),
             }
             self.apply(project, Event::Tick, true);
+            self.release_if_ended(project);
         }
     }
 

@@ -136,6 +136,62 @@ on_both! {
     }
 }
 
+/// Runs itself once more, in a process that has the secrets.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_masked_in_what_a_checkpoint_keeps() {
+    if std::env::var_os("DANDORI_SECRET_TEXT").is_none() {
+        let this = std::env::current_exe().unwrap();
+        let run = std::process::Command::new(this)
+            .args([
+                "checkpoints::secrets_are_masked_in_what_a_checkpoint_keeps",
+                "--exact",
+            ])
+            .env("DANDORI_SECRET_TEXT", "say \"x\"\nand y")
+            .env("DANDORI_SECRET_PIN", "4711")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let database = Database::fresh(crate::backend::Backend::Sqlite);
+    let echo = handler_fn("echo", |ctx: Context, input: Value| async move {
+        ctx.checkpoint("kept", async { Ok(input) }).await
+    });
+    let engine = database.builder().handler(echo).start().await.unwrap();
+    let document = "tasks: {a: {kind: echo, with: {text: 'so: ${{ secrets.TEXT }}', \
+                    pin: '${{ secrets.PIN }}', n: 14711, other: 12}}}";
+    let project = engine.submit(yaml(document)).await.unwrap();
+    let view = ended(&project).await;
+    let kept = project.checkpoints("a").await.unwrap();
+    let expected = json!({ "text": "so: ***", "pin": "***", "n": "1***", "other": 12 });
+    let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).unwrap();
+    assert_eq!(value(&kept[0].value), expected);
+    assert_eq!(value(view.steps[0].output.as_ref().unwrap()), expected);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_checkpoints_of_a_step_are_bounded_together() {
+    let database = Database::fresh(crate::backend::Backend::Sqlite);
+    let greedy = handler_fn("greedy", |ctx: Context, _: Value| async move {
+        for n in 0..5 {
+            let name = format!("c{n}");
+            let _: String =
+                ctx.checkpoint(&name, async { Ok("x".repeat(15 << 20)) }).await?;
+        }
+        Ok(())
+    });
+    let engine = database.builder().handler(greedy).start().await.unwrap();
+    let project = engine.submit(yaml("tasks: {a: {kind: greedy}}")).await.unwrap();
+    let view = ended(&project).await;
+    let error = view.steps[0].error.as_ref().unwrap();
+    assert_eq!(error.code, "invalid_output");
+    assert!(error.message.contains("67108864"), "{error:?}");
+    assert_eq!(project.checkpoints("a").await.unwrap().len(), 4);
+    engine.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_worker_goes_on_from_the_checkpoints_of_the_first() {
     let stage = crate::stage::Stage::on(crate::backend::Backend::Postgres);

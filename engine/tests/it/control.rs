@@ -1,5 +1,7 @@
 //! Control: cancel, pause, resume, shutdown, fair shares, second engines, idempotency.
 
+use std::time::Duration;
+
 use dandori::{Error, ProjectHandle, Steered, StepError};
 use serde_json::json;
 
@@ -33,8 +35,7 @@ async fn another_process_steers_a_project_that_somebody_executes() {
 #[tokio::test]
 async fn whoever_waits_learns_that_the_engine_has_ended() {
     let stage = Stage::new();
-    let engine =
-        stage.builder().grace(std::time::Duration::ZERO).start().await.unwrap();
+    let engine = stage.builder().grace(Duration::ZERO).start().await.unwrap();
     let project = engine.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
     let call = stage.next().await;
     let waiting = tokio::spawn({
@@ -162,6 +163,31 @@ tasks: {a: {use: t}, b: {kind: work, needs: [a]}}",
         project.resume().await.unwrap();
         stage.next().await.succeed(json!(2));
         assert_eq!(ended(&project).await.output.unwrap().get(), r#"{"b":2}"#);
+        engine.shutdown().await;
+    }
+
+    async fn what_sleeps_wakes_during_a_pause(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let document = "tasks: {a: {kind: work, delay: 10s}, b: {kind: work}, \
+                        c: {kind: work, delay: 20s, start_before: 5s}}";
+        let project = engine.submit(yaml(document)).await.unwrap();
+        let call = stage.next().await;
+        project.pause().await.unwrap();
+        call.succeed(json!(1));
+        stage
+            .until("nobody has it", || async {
+                let row = project.row().await.unwrap();
+                row.state.as_str() == "paused" && row.session.is_none()
+            })
+            .await;
+        stage.clock.advance(Duration::from_secs(40));
+        // Its time was over while nothing was to start.
+        stage.until_step(&project, "c", "skipped").await;
+        assert!(stage.is_quiet().await);
+        project.resume().await.unwrap();
+        stage.next().await.succeed(json!(2));
+        assert_eq!(ended(&project).await.counts["succeeded"], 2);
         engine.shutdown().await;
     }
 
@@ -362,7 +388,7 @@ tasks: {a: {use: t}, b: {kind: work, needs: [a]}}",
         assert!(
             matches!(engine.submit(other).await, Err(Error::Conflict(id)) if id == first.id())
         );
-        stage.clock.advance(std::time::Duration::from_secs(1));
+        stage.clock.advance(Duration::from_secs(1));
         let later = engine.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
         assert_eq!(
             engine.find("last").await.unwrap().id(),
@@ -384,7 +410,7 @@ tasks: {a: {use: t}, b: {kind: work, needs: [a]}}",
             async move { project.view().await.unwrap().steps[0].progress == Some(progress) }
         };
         stage.until("progress shows", || shows((0.0, "no idea"))).await;
-        stage.clock.advance(std::time::Duration::from_secs(2));
+        stage.clock.advance(Duration::from_secs(2));
         call.ctx.progress(0.5, "half way");
         stage.until("later progress shows", || shows((0.5, "half way"))).await;
         call.succeed(json!(1));

@@ -48,7 +48,7 @@ on_both! {
         stage.next().await.succeed(json!(3));
         ended(&base).await;
         let plan = base.plan_fork(&from("c"), None).await.unwrap();
-        assert_eq!(actions(&plan.steps), ["reuse a", "reuse b", "run c"]);
+        assert_eq!(actions(&plan.preview.steps), ["reuse a", "reuse b", "run c"]);
         let fork = base.fork(plan).await.unwrap();
         let call = stage.next().await;
         assert_eq!(call.step(), "c");
@@ -91,6 +91,60 @@ on_both! {
         engine.shutdown().await;
     }
 
+    async fn a_fork_keeps_the_items_that_a_replay_of_its_base_sets_back(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let document = "
+tasks:
+  list: { kind: work }
+  each: { kind: work, needs: [list], for_each: '${{ tasks.list.output }}', with: { it: '${{ item }}' } }
+  sum: { kind: work, needs: [each], with: { all: '${{ tasks.each.output }}' } }
+";
+        let base = engine.submit(yaml(document)).await.unwrap();
+        stage.next().await.succeed(json!([1, 2]));
+        for call in stage.next_of(2).await {
+            match call.input["it"] == 1 {
+                true => call.succeed(json!(10)),
+                false => call.fail(StepError::fail("late", "no")),
+            }
+        }
+        ended(&base).await;
+        // Only the second item is to run again; the list is that of the base.
+        let plan = base.plan_fork(&ReplayOptions::default(), None).await.unwrap();
+        let fork = base.fork(plan).await.unwrap();
+        let again = stage.next().await;
+        assert_eq!(again.input["it"], 2);
+        let plan = base
+            .plan_replay_of(&ReplayOptions { all: true, ..ReplayOptions::default() })
+            .await
+            .unwrap();
+        base.replay(plan).await.unwrap();
+        stage.next().await.succeed(json!([7, 8]));
+        let of_base = stage.next_of(2).await;
+        again.succeed(json!(20));
+        let sum = stage.next().await;
+        assert_eq!((sum.ctx.project(), &sum.input), (fork.id(), &json!({ "all": [10, 20] })));
+        sum.succeed(json!(30));
+        let view = ended(&fork).await;
+        assert_eq!(view.state.as_str(), "succeeded");
+        for call in of_base {
+            call.succeed(json!(0));
+        }
+        stage.next().await.succeed(json!(0));
+        ended(&base).await;
+        // Read once more by who was not there.
+        engine.shutdown().await;
+        let engine = stage.engine().await;
+        let fork = engine.project(fork.id());
+        let plan = fork.plan_replay_of(&from("sum")).await.unwrap();
+        fork.replay(plan).await.unwrap();
+        let sum = stage.next().await;
+        assert_eq!(sum.input, json!({ "all": [10, 20] }));
+        sum.succeed(json!(31));
+        ended(&fork).await;
+        engine.shutdown().await;
+    }
+
     async fn a_fork_on_a_new_document_keeps_what_is_the_same(backend) {
         let stage = Stage::on(backend);
         let engine = stage.engine().await;
@@ -124,11 +178,11 @@ tasks:
         let options = ReplayOptions::default();
         let plan = base.plan_fork(&options, Some(&document)).await.unwrap();
         let told = ["run first", "reuse a", "run b", "reuse c", "run d", "reuse e"];
-        assert_eq!(actions(&plan.steps), told);
+        assert_eq!(actions(&plan.preview.steps), told);
         // Another value of an input is another content.
         let other = document.clone().input("x", &json!(2));
         let plan_of_other = base.plan_fork(&options, Some(&other)).await.unwrap();
-        assert_eq!(actions(&plan_of_other.steps)[5], "run e");
+        assert_eq!(actions(&plan_of_other.preview.steps)[5], "run e");
         let refused = base.plan_fork(&from("a"), Some(&document)).await.unwrap_err();
         assert_eq!(refused.code(), "invalid_document");
         let fork = base.fork(plan).await.unwrap();

@@ -62,7 +62,7 @@ on_both! {
         assert_eq!(view.steps[0].error.as_ref().unwrap().code, "broken");
         let plan = project.plan_replay().await.unwrap();
         let run = |it: &&dandori::ReplayStep| it.action == "run";
-        let names: Vec<_> = plan.steps.iter().filter(run).map(|it| &*it.name).collect();
+        let names: Vec<_> = plan.preview.steps.iter().filter(run).map(|it| &*it.name).collect();
         assert!(names.contains(&"1.work/2.work"), "{names:?}");
         assert!(!names.contains(&"1.work/1.work"), "{names:?}");
         project.replay(plan).await.unwrap();
@@ -79,7 +79,7 @@ on_both! {
         added.fail(StepError::fail("broken", "again"));
         assert_eq!(ended(&project).await.state.as_str(), "failed");
         let plan = project.plan_replay().await.unwrap();
-        let names: Vec<_> = plan.steps.iter().filter(run).map(|it| &*it.name).collect();
+        let names: Vec<_> = plan.preview.steps.iter().filter(run).map(|it| &*it.name).collect();
         assert_eq!(names, ["2.1.work/1.work", "2.join", "3.work"]);
         project.replay(plan).await.unwrap();
         stage.next().await.succeed(json!("added"));
@@ -149,7 +149,7 @@ canvas:
         assert_eq!(ended(&project).await.state.as_str(), "failed");
         let plan = project.plan_replay().await.unwrap();
         let run = |it: &&dandori::ReplayStep| it.action == "run";
-        let names: Vec<_> = plan.steps.iter().filter(run).map(|it| &*it.name).collect();
+        let names: Vec<_> = plan.preview.steps.iter().filter(run).map(|it| &*it.name).collect();
         assert_eq!(names, ["3.work"]);
         engine.shutdown().await;
     }

@@ -301,7 +301,7 @@ async fn offers_come_home_when_nobody_is_hungry_any_more() {
     let call = owner.next().await;
     let player = played(&store).await;
     let say = async |hungry| {
-        let beat = Beat { busy: 0, hungry };
+        let beat = Beat { hungry, ..Beat::default() };
         assert!(store.beat(player, Some(beat)).await.unwrap().alive);
     };
     say(2).await;

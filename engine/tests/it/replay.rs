@@ -34,6 +34,7 @@ on_both! {
         assert_eq!(ended(&project).await.state.as_str(), "failed");
         let plan = project.plan_replay().await.unwrap();
         let actions: Vec<_> = plan
+            .preview
             .steps
             .iter()
             .map(|step| format!("{} {}", step.action, step.name))
@@ -81,7 +82,7 @@ canvas:
         assert_eq!(ended(&project).await.state.as_str(), "failed");
         let plan = project.plan_replay().await.unwrap();
         let run = |it: &&dandori::ReplayStep| it.action == "run";
-        let names: Vec<_> = plan.steps.iter().filter(run).map(|it| &*it.name).collect();
+        let names: Vec<_> = plan.preview.steps.iter().filter(run).map(|it| &*it.name).collect();
         assert_eq!(
             names,
             ["1.2.work", "1.join", "2.work"]

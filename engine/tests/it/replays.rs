@@ -171,7 +171,7 @@ on_both! {
                 Err(error) => panic!("{seed}: {error} {options:?}"),
             };
             let told = |action: &str| -> BTreeSet<String> {
-                let steps = plan.steps.iter().filter(|step| step.action == action);
+                let steps = plan.preview.steps.iter().filter(|step| step.action == action);
                 steps.map(|step| step.name.clone()).collect()
             };
             let (told_runs, told_reuse) = (told("run"), told("reuse"));
@@ -210,6 +210,8 @@ on_both! {
         let from = ReplayOptions { from: vec!["a".to_owned()], ..ReplayOptions::default() };
         let running = project.plan_replay_of(&from).await.unwrap_err();
         assert_eq!(running.code(), "illegal_state", "b still runs");
+        let fork = project.plan_fork(&ReplayOptions::default(), Some(&yaml(document))).await;
+        assert_eq!(fork.unwrap_err().code(), "illegal_state", "b still runs");
         b.succeed(json!(2));
         stage.until_step(&project, "b", "succeeded").await;
         let plan = project.plan_replay_of(&from).await.unwrap();
@@ -236,9 +238,9 @@ on_both! {
         let options = ReplayOptions { only: vec!["a".to_owned()], ..ReplayOptions::default() };
         let plan = project.plan_replay_of(&options).await.unwrap();
         let actions: Vec<_> =
-            plan.steps.iter().map(|it| format!("{} {}", it.action, it.name)).collect();
+            plan.preview.steps.iter().map(|it| format!("{} {}", it.action, it.name)).collect();
         assert_eq!(actions, ["run a", "reuse b", "reuse c"]);
-        let warnings: Vec<_> = plan.warnings.iter().map(|it| (it.code, &*it.step)).collect();
+        let warnings: Vec<_> = plan.preview.warnings.iter().map(|it| (&*it.code, &*it.step)).collect();
         assert_eq!(warnings, [("stale", "b")]);
         let refused = ReplayOptions { all: true, ..options.clone() };
         let refused = project.plan_replay_of(&refused).await.unwrap_err();
@@ -309,13 +311,13 @@ on_both! {
         let options = ReplayOptions { all: true, ..ReplayOptions::default() };
         let plan = project.plan_replay_of(&options).await.unwrap();
         // One that never ran has no effect yet.
-        assert_eq!(plan.unconsented(), ["a", "b"]);
+        assert_eq!(plan.preview.unconsented(), ["a", "b"]);
         let refused = project.replay(plan).await.unwrap_err();
         assert_eq!(refused.code(), "needs_consent");
         let repeat = vec!["a".to_owned(), "b".to_owned()];
         let options = ReplayOptions { repeat, ..options };
         let plan = project.plan_replay_of(&options).await.unwrap();
-        assert_eq!((plan.unconsented().len(), plan.warnings.len()), (0, 2));
+        assert_eq!((plan.preview.unconsented().len(), plan.preview.warnings.len()), (0, 2));
         project.replay(plan).await.unwrap();
         stage.next().await.succeed(json!(2));
         ended(&project).await;

@@ -161,7 +161,7 @@ on_both! {
         let (store, session, id, _) = owned(backend).await;
         let waiting = submit(&store).await;
         store.send(id, MailKind::Pause, NOW).await.unwrap();
-        let pulse = store.beat(session, Some(Beat { busy: 1, hungry: 2 })).await.unwrap();
+        let pulse = store.beat(session, Some(Beat { busy: 1, hungry: 2, ..Beat::default() })).await.unwrap();
         assert!(pulse.alive && pulse.now > NOW);
         assert_eq!(pulse.own, [(id, 1)]);
         assert_eq!(pulse.adoptable[0].project, waiting);

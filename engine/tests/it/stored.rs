@@ -98,7 +98,7 @@ async fn a_database_of_every_schema_is_brought_up_to_date_and_its_project_replay
         let events = project.events(0).await.unwrap();
         assert_eq!(events.last().unwrap().kind, "project.failed", "{count}");
         let plan = project.plan_replay_of(&ReplayOptions::default()).await.unwrap();
-        let runs = plan.steps.iter().filter(|it| it.action == "run");
+        let runs = plan.preview.steps.iter().filter(|it| it.action == "run");
         let runs: Vec<_> = runs.map(|it| &*it.name).collect();
         assert_eq!(runs, ["broken", "last"], "{count}");
         project.replay(plan).await.unwrap();

@@ -8,6 +8,7 @@ use sqlx::Row as _;
 
 use super::{
     Backend, Connection,
+    read::{batches, sizes},
     replays::{pin, set_back},
     rows::{number, project_id, raw},
     write::submit,
@@ -124,16 +125,18 @@ async fn put(
     Ok(true)
 }
 
-/// Outputs that a fork has from its base, or from that of its base.
+/// Outputs that a fork has from its base, or from that of its base; `false` when they weigh
+/// more than is left.
 pub(super) async fn lent(
     connection: &mut Connection,
     sql: &'static Statements,
     project: ProjectId,
     steps: &[StepNo],
     found: &mut HashMap<StepNo, Output>,
-) -> Result<(), StoreError> {
+    mut left: usize,
+) -> Result<bool, StoreError> {
     let of = sqlx::query(sql.base).bind(project.uuid());
-    let Some(row) = of.fetch_optional(&mut *connection).await? else { return Ok(()) };
+    let Some(row) = of.fetch_optional(&mut *connection).await? else { return Ok(true) };
     let mut base: uuid::Uuid = row.try_get(0)?;
     let mut at = project.uuid();
     // The number here, and the number and generation in the project that is looked at.
@@ -158,14 +161,26 @@ pub(super) async fn lent(
         for (_, no, _) in &mut wanted {
             *no = there.get(no).copied().unwrap_or(*no);
         }
-        let pairs: Vec<(StepNo, u32)> =
+        let generations: HashMap<StepNo, u32> =
             wanted.iter().map(|(_, no, generation)| (*no, *generation)).collect();
-        let pairs = serde_json::to_string(&pairs).unwrap_or_default();
-        let rows = sqlx::query(sql.lent).bind(base).bind(pairs);
+        let pairs = |steps: &mut dyn Iterator<Item = StepNo>| {
+            let pairs: Vec<(StepNo, Option<&u32>)> =
+                steps.map(|no| (no, generations.get(&no))).collect();
+            serde_json::to_string(&pairs).unwrap_or_default()
+        };
+        let all = pairs(&mut generations.keys().copied());
+        let rows = sqlx::query(sql.lent_sizes).bind(base).bind(all);
+        let sizes = sizes(&rows.fetch_all(&mut *connection).await?)?;
         let mut outputs = HashMap::new();
-        for row in rows.fetch_all(&mut *connection).await? {
-            if let Some(output) = row.try_get::<Option<Vec<u8>>, _>(1)? {
-                outputs.insert(number(&row, 0)?, Output::from(raw(output)?));
+        for (steps, size) in batches(sizes) {
+            let Some(rest) = left.checked_sub(size) else { return Ok(false) };
+            left = rest;
+            let batch = pairs(&mut steps.into_iter());
+            let rows = sqlx::query(sql.lent).bind(base).bind(batch);
+            for row in rows.fetch_all(&mut *connection).await? {
+                if let Some(output) = row.try_get::<Option<Vec<u8>>, _>(1)? {
+                    outputs.insert(number(&row, 0)?, Output::from(raw(output)?));
+                }
             }
         }
         wanted.retain(|(own, no, _)| match outputs.get(no) {
@@ -180,5 +195,5 @@ pub(super) async fn lent(
         at = base;
         base = row.try_get(0)?;
     }
-    Ok(())
+    Ok(true)
 }

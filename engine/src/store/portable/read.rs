@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use sqlx::{Connection as _, Row as _};
 
 use super::{
-    Backend, Connection, SNAPSHOT,
+    Backend, Connection, Row, SNAPSHOT,
     forks::lent,
     rows::{
         claim_row, fact, mail_row, number, outcome, past_attempt, project_id,
@@ -285,7 +285,7 @@ fn list(steps: &[StepNo]) -> String {
 }
 
 /// Cuts steps into batches that hold little at once, whatever a single output weighs.
-fn batches(sizes: Vec<(StepNo, usize)>) -> Vec<(Vec<StepNo>, usize)> {
+pub(super) fn batches(sizes: Vec<(StepNo, usize)>) -> Vec<(Vec<StepNo>, usize)> {
     let mut batches: Vec<(Vec<StepNo>, usize)> = vec![];
     for (no, size) in sizes {
         match batches.last_mut() {
@@ -297,6 +297,15 @@ fn batches(sizes: Vec<(StepNo, usize)>) -> Vec<(Vec<StepNo>, usize)> {
         }
     }
     batches
+}
+
+/// How much the output of each step weighs.
+pub(super) fn sizes(rows: &[Row]) -> Result<Vec<(StepNo, usize)>, StoreError> {
+    let size = |row: &Row| {
+        let size = usize::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0);
+        Ok((number(row, 0)?, size))
+    };
+    rows.iter().map(size).collect()
 }
 
 async fn outputs_within(
@@ -314,14 +323,7 @@ async fn outputs_within(
             .bind(list(chunk))
             .fetch_all(&mut *connection)
             .await?;
-        let sizes = rows
-            .iter()
-            .map(|row| {
-                let size = row.try_get::<i64, _>(1)?;
-                Ok((number(row, 0)?, usize::try_from(size).unwrap_or(0)))
-            })
-            .collect::<Result<Vec<_>, StoreError>>()?;
-        for (steps, size) in batches(sizes) {
+        for (steps, size) in batches(sizes(&rows)?) {
             let Some(rest) = left.checked_sub(size) else { return Ok(None) };
             left = rest;
             let rows = sqlx::query(sql.outputs)
@@ -336,13 +338,10 @@ async fn outputs_within(
     }
     let missing: Vec<StepNo> =
         steps.iter().copied().filter(|no| !found.contains_key(no)).collect();
-    if !missing.is_empty() {
-        let own: usize = found.len();
-        lent(connection, sql, project, &missing, &mut found).await?;
-        let size = |(_, output): (&StepNo, &Output)| output.get().len();
-        if found.len() > own && found.iter().map(size).sum::<usize>() > bytes {
-            return Ok(None);
-        }
+    if !missing.is_empty()
+        && !lent(connection, sql, project, &missing, &mut found, left).await?
+    {
+        return Ok(None);
     }
     Ok(Some(steps.iter().map(|no| found.get(no).cloned()).collect()))
 }

@@ -91,6 +91,8 @@ async fn reopen(
     for (statement, list) in [
         (sql.keep_attempts, &changed),
         (sql.keep_gone_attempts, &gone),
+        (sql.lend_on, &changed),
+        (sql.lend_gone_on, &gone),
         (sql.drop_steps, &gone),
         (sql.drop_expansions, &changed),
         (sql.drop_gone_expansions, &gone),

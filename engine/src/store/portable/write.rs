@@ -245,11 +245,12 @@ impl Backend {
         session: SessionId,
         beat: Option<Beat>,
     ) -> Result<Pulse, StoreError> {
-        if let (Some(statement), Some(beat)) = (sql.pulse, beat) {
+        if let (Some(statement), Some(beat)) = (sql.pulse, &beat) {
             let rows = sqlx::query(statement)
                 .bind(session.uuid())
                 .bind(i64::from(beat.busy))
                 .bind(i64::from(beat.hungry))
+                .bind(serde_json::to_string(&beat.paused).unwrap_or_default())
                 .fetch_all(connection)
                 .await?;
             return pulse(&rows);

@@ -2,6 +2,24 @@
 
 use super::{SQLITE, Statements, commit};
 
+/// The outputs that another project has from this one. `$2` is a list of
+/// `[number, generation]`; what a replay has set back since is among its attempts.
+macro_rules! lent {
+    () => {
+        "
+select l.no, coalesce(
+    (select s.output from steps s
+        where s.project = $1 and s.no = l.no and s.generation = l.generation),
+    (select b.body from blobs b
+        where b.project = $1 and b.no = l.no and b.generation = l.generation),
+    (select a.output from attempts a where a.project = $1 and a.no = l.no
+        and a.generation = l.generation and a.output is not null
+        order by a.attempt desc limit 1)) as body
+from (select (value->>0)::bigint as no, (value->>1)::bigint as generation
+    from json_array_elements($2::json)) l"
+    };
+}
+
 /// The text for PostgreSQL where it differs: its clock, its JSON functions, and row locks.
 pub(crate) const POSTGRES: Statements = Statements {
     clock: "select (extract(epoch from clock_timestamp()) * 1000000)::bigint",
@@ -68,11 +86,11 @@ update projects set
     loads = loads + 1
 from free where projects.id = free.id",
 
-    // The key of the row: whoever takes the project over waits for it, or it sees that.
+    // Whoever takes the project over waits for it, or it sees that.
     put_checkpoint: "
 insert into checkpoints (project, no, generation, name, at, body)
 select $1, $2, $3, $4, $5, $6
-from (select id from projects where id = $1 and session = $7 and epoch = $8 for key share) p
+from (select id from projects where id = $1 and session = $7 and epoch = $8 for share) p
 on conflict do nothing",
 
     put_claimed_checkpoint: "
@@ -80,7 +98,7 @@ insert into checkpoints (project, no, generation, name, at, body)
 select $1, $2, $3, $4, $5, $6
 from (select project from claims
     where project = $1 and no = $2 and claim = $7 and state = 'claimed' and $8 = 0::bigint
-    for key share) c
+    for share) c
 on conflict do nothing",
 
     // Held until the fork is there: nobody replays the base meanwhile.
@@ -127,17 +145,13 @@ select no, base_no from fork_steps
 where project = $1
     and no in (select value::bigint from json_array_elements_text($2::json))",
 
-    lent: "
-select l.no, coalesce(
-    (select s.output from steps s
-        where s.project = $1 and s.no = l.no and s.generation = l.generation),
-    (select b.body from blobs b
-        where b.project = $1 and b.no = l.no and b.generation = l.generation),
-    (select a.output from attempts a where a.project = $1 and a.no = l.no
-        and a.generation = l.generation and a.state = 'succeeded'
-        order by a.attempt desc limit 1))
-from (select (value->>0)::bigint as no, (value->>1)::bigint as generation
-    from json_array_elements($2::json)) l",
+    lent: lent!(),
+
+    lent_sizes: concat!(
+        "select no, octet_length(body)::bigint from (",
+        lent!(),
+        ") as outputs where body is not null"
+    ),
 
     keep_checkpoints: "
 update checkpoints set generation = generation + 1
@@ -165,6 +179,24 @@ select s.project, s.no, s.generation, s.attempt, s.state, s.started_at, s.at, s.
 from json_array_elements_text($2::json) l
 join steps s on s.project = $1 and s.no = l.value::bigint
 where s.state in ('succeeded', 'failed', 'cancelled', 'skipped', 'quarantined')
+on conflict do nothing",
+
+    lend_on: "
+insert into blobs (project, no, generation, body)
+select s.project, s.no, s.generation, s.output
+from json_array_elements($2::json) l
+join steps s on s.project = $1 and s.no = (l.value->>0)::bigint
+where s.output is not null
+    and s.state not in ('succeeded', 'failed', 'cancelled', 'skipped', 'quarantined')
+on conflict do nothing",
+
+    lend_gone_on: "
+insert into blobs (project, no, generation, body)
+select s.project, s.no, s.generation, s.output
+from json_array_elements_text($2::json) l
+join steps s on s.project = $1 and s.no = l.value::bigint
+where s.output is not null
+    and s.state not in ('succeeded', 'failed', 'cancelled', 'skipped', 'quarantined')
 on conflict do nothing",
 
     drop_steps: "
@@ -372,7 +404,8 @@ select 'claim', project, no, attempt,
     from claims where session = $1 and state = 'claimed'
 union all
 select 'offer', $1, count(*), 0, queue || chr(10) || kind from claims
-    where state = 'open' group by queue, kind
+    where state = 'open' and queue not in (select name from paused_queues)
+    group by queue, kind
 union all
 select 'paused', $1, 0, 0, name from paused_queues
 union all
@@ -403,7 +436,7 @@ with me as (
         until = (extract(epoch from clock_timestamp()) * 1000000)::bigint + lease,
         busy = $2,
         hungry = $3,
-        paused = coalesce((select json_agg(q.name) from paused_queues q)::text, '[]')
+        paused = $4
     where id = $1 and state in ('live', 'draining')
     returning id, beat, state
 )",

@@ -2,6 +2,23 @@
 
 use super::Statements;
 
+/// The outputs that another project has from this one. `$2` is a list of
+/// `[number, generation]`; what a replay has set back since is among its attempts.
+macro_rules! lent {
+    () => {
+        "
+select json_extract(l.value, '$[0]') as no, coalesce(
+    (select s.output from steps s where s.project = $1
+        and s.no = json_extract(l.value, '$[0]') and s.generation = json_extract(l.value, '$[1]')),
+    (select b.body from blobs b where b.project = $1
+        and b.no = json_extract(l.value, '$[0]') and b.generation = json_extract(l.value, '$[1]')),
+    (select a.output from attempts a where a.project = $1 and a.output is not null
+        and a.no = json_extract(l.value, '$[0]') and a.generation = json_extract(l.value, '$[1]')
+        order by a.attempt desc limit 1)) as body
+from json_each($2) l"
+    };
+}
+
 /// The text for SQLite.
 pub(crate) const SQLITE: Statements = Statements {
     put_plan: "
@@ -120,7 +137,8 @@ select 'claim', project, no, attempt, lower(hex(claim)) || case when stop then '
     from claims where session = $1 and state = 'claimed'
 union all
 select 'offer', $1, count(*), 0, queue || char(10) || kind from claims
-    where state = 'open' group by queue, kind
+    where state = 'open' and queue not in (select name from paused_queues)
+    group by queue, kind
 union all
 select 'paused', $1, 0, 0, name from paused_queues
 union all
@@ -304,18 +322,13 @@ where project = $1 and no in (select value from json_each($2))
 select no, base_no from fork_steps
 where project = $1 and no in (select value from json_each($2))",
 
-    // `$2` is a list of `[number, generation]`. What a replay of the base has set back since
-    // is among its attempts.
-    lent: "
-select json_extract(l.value, '$[0]'), coalesce(
-    (select s.output from steps s where s.project = $1
-        and s.no = json_extract(l.value, '$[0]') and s.generation = json_extract(l.value, '$[1]')),
-    (select b.body from blobs b where b.project = $1
-        and b.no = json_extract(l.value, '$[0]') and b.generation = json_extract(l.value, '$[1]')),
-    (select a.output from attempts a where a.project = $1 and a.state = 'succeeded'
-        and a.no = json_extract(l.value, '$[0]') and a.generation = json_extract(l.value, '$[1]')
-        order by a.attempt desc limit 1))
-from json_each($2) l",
+    lent: lent!(),
+
+    lent_sizes: concat!(
+        "select no, length(body) from (",
+        lent!(),
+        ") as outputs where body is not null"
+    ),
 
     put_replay: "
 insert into replays (project, event, at, who, reason, detail) values ($1, $2, $3, $4, $5, $6)",
@@ -344,6 +357,24 @@ select s.project, s.no, s.generation, s.attempt, s.state, s.started_at, s.at, s.
         where b.project = s.project and b.no = s.no and b.generation = s.generation))
 from json_each($2) l join steps s on s.project = $1 and s.no = l.value
 where s.state in ('succeeded', 'failed', 'cancelled', 'skipped', 'quarantined')
+on conflict do nothing",
+
+    // What a step held that had not ended (the list of a `for_each`, the value of one that
+    // waits) is no outcome of an attempt; a fork may have it from here.
+    lend_on: "
+insert into blobs (project, no, generation, body)
+select s.project, s.no, s.generation, s.output
+from json_each($2) l join steps s on s.project = $1 and s.no = json_extract(l.value, '$[0]')
+where s.output is not null
+    and s.state not in ('succeeded', 'failed', 'cancelled', 'skipped', 'quarantined')
+on conflict do nothing",
+
+    lend_gone_on: "
+insert into blobs (project, no, generation, body)
+select s.project, s.no, s.generation, s.output
+from json_each($2) l join steps s on s.project = $1 and s.no = l.value
+where s.output is not null
+    and s.state not in ('succeeded', 'failed', 'cancelled', 'skipped', 'quarantined')
 on conflict do nothing",
 
     drop_steps: "
