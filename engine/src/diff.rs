@@ -1,7 +1,7 @@
 //! Differences between two projects: a replayed one and its base, a fork, two nights of the
-//! same document.
+//! same document; and between two attempts of a step.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -66,7 +66,139 @@ pub struct StepDiff {
     pub seconds: Option<Pair<Option<f64>>>,
 }
 
+/// Which attempt of a step: its generation, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AttemptNo {
+    /// How often the step was deliberately run anew, from 1.
+    pub generation: u32,
+    /// Its number in the generation, from 1.
+    pub attempt: u32,
+}
+
+/// A text that names no attempt.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` names no attempt: write GENERATION.ATTEMPT, such as 1.2")]
+pub struct InvalidAttempt(String);
+
+impl fmt::Display for AttemptNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.generation, self.attempt)
+    }
+}
+
+impl FromStr for AttemptNo {
+    type Err = InvalidAttempt;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAttempt> {
+        let parse = |(generation, attempt): (&str, &str)| {
+            Some(Self {
+                generation: generation.parse().ok()?,
+                attempt: attempt.parse().ok()?,
+            })
+        };
+        let parsed = text.split_once('.').and_then(parse);
+        parsed.ok_or_else(|| InvalidAttempt(text.to_owned()))
+    }
+}
+
+/// What differs between two attempts of a step. Equal parts are left out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttemptDiff {
+    /// The step.
+    pub step: String,
+    /// Which they are, as `GENERATION.ATTEMPT`.
+    pub attempt: Pair<String>,
+    /// Their states, where these differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Pair<StepState>>,
+    /// Their outputs, where these differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Pair<Option<Box<RawValue>>>>,
+    /// Their errors, where these differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Pair<Option<StepError>>>,
+    /// How long they took, in seconds.
+    pub seconds: Pair<Option<f64>>,
+}
+
+/// An attempt, as far as two can be compared.
+struct Compared {
+    no: AttemptNo,
+    state: StepState,
+    output: Option<Box<RawValue>>,
+    error: Option<StepError>,
+    seconds: Option<f64>,
+}
+
 impl ProjectHandle {
+    /// Compares two attempts of a step; the last two when none are named.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such step, or it had no such attempts; or the
+    /// database's.
+    pub async fn diff_attempts(
+        &self,
+        step: &str,
+        of: Option<(AttemptNo, AttemptNo)>,
+    ) -> Result<AttemptDiff, Error> {
+        let missing = |wanted: String, reason| Error::NotFound { wanted, reason };
+        let snapshot = self.snapshot().await?;
+        let no = snapshot
+            .run
+            .find(step)
+            .ok_or_else(|| missing(step.to_owned(), "the project has no such step"))?;
+        let past = self.attempts().await?.into_iter().filter(|it| it.no == no);
+        let mut attempts: Vec<Compared> = past
+            .map(|it| Compared {
+                no: AttemptNo { generation: it.generation, attempt: it.attempt },
+                state: it.state,
+                output: it.output.map(|it| (*it).to_owned()),
+                error: it.error,
+                seconds: it
+                    .started_at
+                    .map(|began| it.finished_at.since(began).as_secs_f64()),
+            })
+            .collect();
+        let latest = self.step(no).await?;
+        let last =
+            AttemptNo { generation: latest.generation, attempt: latest.attempts };
+        if latest.attempts > 0 && attempts.iter().all(|it| it.no != last) {
+            attempts.push(Compared {
+                no: last,
+                state: latest.state,
+                output: output(&latest),
+                error: latest.error.clone(),
+                seconds: seconds(&latest),
+            });
+        }
+        attempts.sort_by_key(|it| it.no);
+        let (a, b) = match of {
+            Some(of) => of,
+            None => match attempts.as_slice() {
+                [.., a, b] => (a.no, b.no),
+                _ => {
+                    return Err(missing(
+                        step.to_owned(),
+                        "the step had no two attempts",
+                    ));
+                }
+            },
+        };
+        let find = |no: AttemptNo| {
+            let found = attempts.iter().find(|it| it.no == no);
+            found.ok_or_else(|| missing(no.to_string(), "the step had no such attempt"))
+        };
+        let (a, b) = (find(a)?, find(b)?);
+        Ok(AttemptDiff {
+            step: step.to_owned(),
+            attempt: Pair { a: a.no.to_string(), b: b.no.to_string() },
+            state: pair(a.state, b.state),
+            output: values(a.output.clone(), b.output.clone()),
+            error: pair(a.error.clone(), b.error.clone()),
+            seconds: Pair { a: a.seconds, b: b.seconds },
+        })
+    }
+
     /// Compares this project with another one: states, inputs, outputs, errors, attempts and
     /// times, step by step.
     ///

@@ -43,6 +43,17 @@ pub enum Error {
     /// Steps would run again whose effect may happen twice, and nobody said that they may.
     #[error("these steps need consent to run again: {}", .0.join(", "))]
     NeedsConsent(Vec<String>),
+    /// An archive is none, is damaged, or cannot be written.
+    #[error("the archive{}: {message}", place(*.line))]
+    Archive {
+        /// The line, from 1; 0 when it is about the whole.
+        line: u64,
+        /// What is the matter.
+        message: String,
+    },
+    /// The database has a project of this id.
+    #[error("project {0} is there already")]
+    Exists(ProjectId),
     /// The worker has no right to run a kind.
     #[error("{kind} is refused: {reason}")]
     Refused {
@@ -70,6 +81,8 @@ impl Error {
             Self::Locked(_) => "already_executing",
             Self::PlanChanged(_) => "plan_changed",
             Self::NeedsConsent(_) => "needs_consent",
+            Self::Archive { .. } => "invalid_archive",
+            Self::Exists(_) => "exists",
             Self::Refused { .. } => "refused",
             Self::TimedOut => "timed_out",
             Self::Store(_) => "database",
@@ -96,12 +109,23 @@ impl Error {
                 "name each under `repeat` (`--repeat STEP`), or give its output"
                     .to_owned()
             }
+            Self::Archive { .. } => "export the project again".to_owned(),
+            Self::Exists(_) => {
+                "import it under another id (`--new-id`), or leave it".to_owned()
+            }
             Self::Refused { .. } => "switch the kind on, or remove the task".to_owned(),
             Self::TimedOut => {
                 "the project goes on; `dandori watch` follows it".to_owned()
             }
             Self::Store(error) => error.help().to_owned(),
         }
+    }
+}
+
+fn place(line: u64) -> String {
+    match line {
+        0 => String::new(),
+        line => format!(", line {line}"),
     }
 }
 

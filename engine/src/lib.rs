@@ -80,6 +80,7 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+mod archive;
 mod call;
 pub mod canvas;
 mod changes;
@@ -108,11 +109,12 @@ mod why;
 mod worker;
 
 pub use crate::{
+    archive::{ARCHIVE_FORMAT, ImportOptions},
     call::Form,
     canvas::Canvas,
     changes::Changes,
     clock::{Clock, Timestamp},
-    diff::{Pair, ProjectDiff, StepDiff},
+    diff::{AttemptDiff, AttemptNo, InvalidAttempt, Pair, ProjectDiff, StepDiff},
     engine::{
         DEFAULT_CONCURRENCY, DEFAULT_CRASH_LIMIT, DEFAULT_GRACE, DEFAULT_LEASE, Engine,
         EngineBuilder, SHORTEST_LEASE,

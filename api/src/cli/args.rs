@@ -145,12 +145,35 @@ pub(super) enum Command {
     },
     /// Run steps of an ended or paused project again: what failed, unless others are chosen.
     Replay(Box<super::replay::Replay>),
-    /// Tell what differs between two projects: states, inputs, outputs, errors, times.
+    /// Tell what differs between two projects, or two attempts of a step.
     Diff {
         /// An id, the end of one, a name, or `last`.
         a: String,
         /// Another one.
-        b: String,
+        #[arg(required_unless_present = "step", conflicts_with = "step")]
+        b: Option<String>,
+        /// Compare attempts of this step: the last two, unless others are named.
+        #[arg(long)]
+        step: Option<String>,
+        /// Two attempts, as GENERATION.ATTEMPT: `1.1 2.1`.
+        #[arg(long, num_args = 2, value_names = ["A", "B"], requires = "step")]
+        attempts: Vec<String>,
+    },
+    /// Write an ended or paused project to one file, for any other database.
+    Export {
+        /// An id, the end of one, a name, or `last`.
+        id: String,
+        /// The file; standard output when left out.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Record a project from a file that `export` wrote; `replay` goes on with it.
+    Import {
+        /// The file, `-` for standard input.
+        file: PathBuf,
+        /// Give it another id: where there is one with its own.
+        #[arg(long)]
+        new_id: bool,
     },
     /// Make a new project that shares the results of an ended one, on a new document or not.
     Fork(Box<super::replay::Fork>),

@@ -1,12 +1,13 @@
 //! `diff`: what differs between two projects.
 
-use dandori::{Pair, ProjectDiff, StepDiff};
+use dandori::{AttemptDiff, Pair, ProjectDiff, StepDiff};
 use owo_colors::OwoColorize as _;
 use serde_json::value::RawValue;
 
 use super::{
     args::Common,
     exit::{Exit, Failure},
+    target::Target,
     text::{cut, one_line},
 };
 
@@ -47,6 +48,49 @@ pub(super) async fn diff(common: &Common, a: &str, b: &str) -> Result<Exit, Fail
         diff.steps.len(),
         diff.same
     );
+    Ok(Exit::Succeeded)
+}
+
+/// What differs between two attempts of a step.
+pub(super) async fn attempts(
+    common: &Common,
+    id: &str,
+    step: &str,
+    of: &[String],
+) -> Result<Exit, Failure> {
+    let diff: AttemptDiff = match common.target(id).await? {
+        Target::Here(project) => {
+            let parsed = of.iter().map(|it| it.parse()).collect::<Result<Vec<_>, _>>();
+            let parsed = parsed.map_err(|error: dandori::InvalidAttempt| {
+                Failure::usage(error.to_string(), "`dandori show` lists the attempts")
+            })?;
+            let of = parsed.first().copied().zip(parsed.get(1).copied());
+            project.diff_attempts(step, of).await?
+        }
+        Target::There(remote) => {
+            let query: Vec<(&str, &str)> =
+                ["a", "b"].into_iter().zip(of.iter().map(String::as_str)).collect();
+            remote.get(&["steps", step, "diff"], &query).await?
+        }
+    };
+    if common.json {
+        out!("{}", serde_json::to_string(&diff).unwrap_or_default());
+        return Ok(Exit::Succeeded);
+    }
+    let Pair { a, b } = diff.attempt;
+    let of = StepDiff {
+        name: format!("{} {a} → {b}", diff.step),
+        change: "changed".to_owned(),
+        state: diff.state,
+        output: diff.output,
+        error: diff.error,
+        attempts: None,
+        seconds: Some(diff.seconds),
+    };
+    print_step(&of);
+    if of.state.is_none() && of.output.is_none() && of.error.is_none() {
+        anstream::eprintln!("nothing but their time");
+    }
     Ok(Exit::Succeeded)
 }
 

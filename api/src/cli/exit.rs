@@ -87,12 +87,13 @@ impl Failure {
         match self {
             Self::Own { exit, .. } | Self::Told { exit, .. } => *exit,
             Self::Engine(error) => match error {
-                Error::Invalid(_) => Exit::Invalid,
+                Error::Invalid(_) | Error::Archive { .. } => Exit::Invalid,
                 Error::NotFound { .. } => Exit::NotFound,
                 Error::TimedOut => Exit::TimedOut,
                 Error::Illegal { .. }
                 | Error::Conflict(_)
                 | Error::PlanChanged(_)
+                | Error::Exists(_)
                 | Error::NeedsConsent(_) => Exit::Usage,
                 Error::Store(store) if store.kind() == StoreErrorKind::Refused => {
                     Exit::Failed

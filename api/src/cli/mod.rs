@@ -7,6 +7,7 @@ macro_rules! out {
     ($($part:tt)*) => { $crate::cli::text::print_data(&format!($($part)*), true) };
 }
 
+mod archive;
 mod args;
 mod demo;
 mod diff;
@@ -107,7 +108,16 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Why { id, step } => steer::why(&common, &id, &step).await,
         Command::Queues { what } => queues::queues(&common, what).await,
         Command::Replay(replay) => replay::replay(&common, *replay).await,
-        Command::Diff { a, b } => diff::diff(&common, &a, &b).await,
+        Command::Diff { a, b: Some(b), .. } => diff::diff(&common, &a, &b).await,
+        Command::Diff { a, b: None, step, attempts } => {
+            diff::attempts(&common, &a, &step.unwrap_or_default(), &attempts).await
+        }
+        Command::Export { id, output } => {
+            archive::export(&common, &id, output.as_deref()).await
+        }
+        Command::Import { file, new_id } => {
+            archive::import(&common, &file, new_id).await
+        }
         Command::History { id } => history::history(&common, &id).await,
         Command::Checkpoints { id, step } => {
             history::checkpoints(&common, &id, &step).await

@@ -223,6 +223,17 @@ impl Server {
         self.read(request.json(submission)).await
     }
 
+    pub(super) async fn import(
+        &self,
+        archive: String,
+        new_id: bool,
+    ) -> Result<ProjectView, Failure> {
+        let request = self.request(Method::POST, self.url(["projects", "import"]));
+        let request = request.query(&[("new_id", new_id)]);
+        let request = request.header("content-type", "application/x-ndjson");
+        self.read(request.body(archive)).await
+    }
+
     /// A project by its id, the end of one, its name, or `last`.
     pub(super) async fn find(&self, id: &str) -> Result<Remote, Failure> {
         let view: ProjectView = self.get(&["projects", id], &[]).await?;
@@ -240,6 +251,13 @@ async fn refused(answer: Response) -> Failure {
     let problem: Problem = answer.json().await.unwrap_or_default();
     let exit = match status {
         StatusCode::NOT_FOUND => Exit::NotFound,
+        StatusCode::PAYLOAD_TOO_LARGE => Exit::Invalid,
+        StatusCode::UNPROCESSABLE_ENTITY if problem.code == "invalid_archive" => {
+            Exit::Invalid
+        }
+        StatusCode::UNPROCESSABLE_ENTITY if problem.code == "refused" => {
+            Exit::Unreachable
+        }
         StatusCode::UNPROCESSABLE_ENTITY if problem.errors.is_empty() => Exit::Usage,
         StatusCode::UNPROCESSABLE_ENTITY => Exit::Invalid,
         StatusCode::CONFLICT | StatusCode::BAD_REQUEST => Exit::Usage,
@@ -290,6 +308,12 @@ impl Remote {
         query: &[(&str, &str)],
     ) -> Result<T, Failure> {
         self.server.get(&self.path(rest), query).await
+    }
+
+    /// An answer that is read piece by piece.
+    pub(super) async fn bytes(&self, rest: &[&str]) -> Result<Response, Failure> {
+        let url = self.server.url(self.path(rest));
+        self.server.answer(self.server.request(Method::GET, url)).await
     }
 
     pub(super) async fn post(&self, rest: &[&str]) -> Result<Steered, Failure> {

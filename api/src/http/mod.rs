@@ -8,6 +8,7 @@
 
 mod access;
 mod answer;
+mod archives;
 mod bounds;
 mod events;
 mod filter;
@@ -197,6 +198,8 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(replays::plan_fork))
         .routes(routes!(replays::lineage))
         .routes(routes!(replays::diff))
+        .routes(routes!(archives::export))
+        .routes(routes!(steps::diff))
         .routes(routes!(events::of_project))
         .routes(routes!(events::of_all))
         .routes(routes!(fleet::workers))
@@ -213,7 +216,8 @@ fn routes(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(steer::pause_queue))
         .routes(routes!(steer::resume_queue))
         .routes(routes!(replays::apply))
-        .routes(routes!(replays::fork));
+        .routes(routes!(replays::fork))
+        .routes(routes!(archives::import));
     let admin = OpenApiRouter::new()
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))

@@ -103,11 +103,13 @@ impl From<Error> for Problem {
             Error::Invalid(_)
             | Error::Conflict(_)
             | Error::Refused { .. }
-            | Error::NeedsConsent(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            | Error::NeedsConsent(_)
+            | Error::Archive { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::NotFound { .. } => StatusCode::NOT_FOUND,
-            Error::Illegal { .. } | Error::PlanChanged(_) | Error::Locked(_) => {
-                StatusCode::CONFLICT
-            }
+            Error::Illegal { .. }
+            | Error::PlanChanged(_)
+            | Error::Exists(_)
+            | Error::Locked(_) => StatusCode::CONFLICT,
             Error::Store(store) if store.kind() == StoreErrorKind::Refused => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }

@@ -106,6 +106,42 @@ pub(super) async fn attempts(
     Ok(Json(json!({ "attempts": attempts })))
 }
 
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Attempts {
+    /// An attempt, as `GENERATION.ATTEMPT`; the last but one when left out.
+    a: Option<String>,
+    /// Another one; the last when left out.
+    b: Option<String>,
+}
+
+/// What differs between two attempts of a step: states, outputs, errors and times.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/steps/{step}/diff", tag = "steps",
+    params(Attempts),
+    responses((status = 200, description = "the differences", body = shape::AttemptDiff)),
+    security(("token" = ["viewer"])),
+)]
+pub(super) async fn diff(
+    Named(handle): Named,
+    NamedStep(name): NamedStep,
+    Asked(of): Asked<Attempts>,
+) -> Result<Response, Problem> {
+    let of = match (of.a, of.b) {
+        (Some(a), Some(b)) => Some((number(&a)?, number(&b)?)),
+        (None, None) => None,
+        _ => return Err(Problem::bad_request("bad_query", "name both, or none")),
+    };
+    answer::as_stored(&handle.diff_attempts(&name, of).await?)
+}
+
+fn number(text: &str) -> Result<dandori::AttemptNo, Problem> {
+    text.parse().map_err(|error: dandori::InvalidAttempt| {
+        Problem::bad_request("bad_query", error.to_string())
+    })
+}
+
 /// The checkpoints that a step has kept inside itself, in its latest generation.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/steps/{step}/checkpoints", tag = "steps",

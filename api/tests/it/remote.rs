@@ -90,6 +90,16 @@ tasks:
     assert_eq!(shown["attempts"][0]["step"], "b");
     let text = remote.run(&["show", &id]).exits(0).stdout;
     assert!(text.contains("succeeded"), "{text}");
+    let differs = remote.run(&["diff", &id, "--step", "b"]).exits(0).stdout;
+    assert!(differs.starts_with("~ b 1.1 → 1.2 failed → succeeded"), "{differs}");
+    let words = ["diff", &id, "--step", "b", "--attempts", "1.2", "1.1", "--json"];
+    assert_eq!(
+        remote.run(&words).exits(0).json()["state"],
+        json!({ "a": "succeeded", "b": "failed" })
+    );
+    remote.run(&["diff", &id, "--step", "a"]).exits(4);
+    remote.run(&["diff", &id, "--step", "b", "--attempts", "1", "2"]).exits(2);
+    remote.run(&["diff", &id, "--step", "b", "--attempts", "1.1", "9.9"]).exits(4);
     let drawn = remote.run(&["graph", &id]).exits(0).stdout;
     assert!(drawn.contains("attempt 2"), "{drawn}");
     let of_file = remote.run(&["graph", "two.yaml", "--format", "dot"]).exits(0).stdout;
@@ -248,6 +258,21 @@ outputs: { b: '${{ tasks.b.output }}', c: '${{ tasks.c.output }}' }
         ];
         let ended = run(&words).exits(0).json();
         assert_eq!(ended["output"]["b"], "new you");
+        // Out of the database, and into it once more.
+        run(&["export", "last", "-o", "moved.ndjson"]).exits(0);
+        let there = run(&["import", "moved.ndjson", "--json"]).exits(2).json();
+        assert_eq!(there["error"]["code"], "exists");
+        let moved = run(&["import", "moved.ndjson", "--new-id"]).exits(0).stdout;
+        let shown = run(&["show", moved.trim(), "--json"]).exits(0).json();
+        assert_eq!(shown["output"], ended["output"]);
+        let again = run(&["export", moved.trim()]).exits(0).stdout;
+        assert!(again.starts_with("{\"dandori_archive\":1,"), "{again}");
+        let part: Vec<&str> = again.lines().take(5).collect();
+        for place in [&remote.here, &own] {
+            place.write("part.ndjson", &part.join("\n"));
+        }
+        let part = run(&["import", "part.ndjson", "--json"]).exits(3).json();
+        assert_eq!(part["error"]["code"], "invalid_archive");
     }
 }
 

@@ -138,7 +138,7 @@ impl ProjectHandle {
         compiled: Compiled,
     ) -> Result<ForkPlan, Error> {
         let (row, run) = (&snapshot.stored.row, &snapshot.run);
-        let now = self.quiet_at(snapshot)?;
+        let now = self.quiet_at(snapshot, "replay or fork")?;
         let plan = Arc::new(compiled.plan);
         let inputs = Value::Object(compiled.inputs);
         let old: Value =

@@ -195,7 +195,7 @@ impl ProjectHandle {
         options: &ReplayOptions,
     ) -> Result<ReplayPlan, Error> {
         let (row, run) = (&snapshot.stored.row, &snapshot.run);
-        let now = self.quiet_at(snapshot)?;
+        let now = self.quiet_at(snapshot, "replay or fork")?;
         let asked = Asked::read(options, run, &snapshot.stored.inputs)?;
         if asked.choice.seeds.is_empty() && asked.choice.pins.is_empty() {
             return Err(self.illegal(snapshot, "a replay of failed steps"));
@@ -238,13 +238,17 @@ impl ProjectHandle {
 
     /// When a replay or a fork of a project that has ended, or is paused and quiet, happens:
     /// after everything that happened before, whatever the clock says.
-    fn quiet_at(&self, snapshot: &Snapshot) -> Result<Timestamp, Error> {
+    pub(crate) fn quiet_at(
+        &self,
+        snapshot: &Snapshot,
+        wanted: &'static str,
+    ) -> Result<Timestamp, Error> {
         let state = snapshot.stored.row.state;
         let is_quiet = state == ProjectState::Paused
             && snapshot.run.running_steps().next().is_none()
             && snapshot.stored.claims.is_empty();
         if !state.is_terminal() && !is_quiet {
-            return Err(self.illegal(snapshot, "replay or fork"));
+            return Err(self.illegal(snapshot, wanted));
         }
         let after = Timestamp::from_micros(snapshot.run.now().as_micros() + 1);
         Ok(self.engine().now().max(after))

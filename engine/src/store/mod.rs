@@ -11,6 +11,7 @@
 //! Invariant: a write that returned `Ok` is on disk.
 
 mod access;
+pub(crate) mod archive;
 #[cfg(feature = "broken")]
 mod broken;
 mod codec;

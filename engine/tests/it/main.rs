@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the fixtures of tests may unwrap as tests do")]
 
+mod archives;
 mod backend;
 mod bombs;
 mod checkpoints;

@@ -198,6 +198,28 @@ pub(crate) struct ProjectDiff {
     same: usize,
 }
 
+/// What differs between two attempts of a step: objects with `a` and `b`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AttemptDiff {
+    /// The step.
+    step: String,
+    /// Which they are, as `GENERATION.ATTEMPT`.
+    #[schema(value_type = Object)]
+    attempt: serde_json::Value,
+    /// Their states, where these differ.
+    #[schema(value_type = Option<Object>)]
+    state: Option<serde_json::Value>,
+    /// Their outputs, where these differ.
+    #[schema(value_type = Option<Object>)]
+    output: Option<serde_json::Value>,
+    /// Their errors, where these differ.
+    #[schema(value_type = Option<Object>)]
+    error: Option<serde_json::Value>,
+    /// How long they took, in seconds.
+    #[schema(value_type = Object)]
+    seconds: serde_json::Value,
+}
+
 /// A step that is in one of them alone, or differs.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StepDiff {

@@ -305,14 +305,7 @@ pub(super) async fn submit(
         .bind(project.fingerprint.to_vec())
         .execute(&mut *tx)
         .await?;
-    if !project.labels.is_empty() {
-        let labels: Vec<_> = project.labels.iter().collect();
-        sqlx::query(sql.put_labels)
-            .bind(project.id.uuid())
-            .bind(serde_json::to_string(&labels).unwrap_or_default())
-            .execute(&mut *tx)
-            .await?;
-    }
+    put_labels(tx, sql, project.id, &project.labels).await?;
     if let Some(author) = &project.author {
         let what = ("project.submit", Some(project.id), project.name.as_str());
         put_audit(tx, sql, author, what, project.created_at).await?;
@@ -425,6 +418,24 @@ pub(super) async fn put_plan(
             .bind(hash.to_vec())
             .bind(serde_json::to_string(kinds).unwrap_or_default())
             .execute(&mut *tx)
+            .await?;
+    }
+    Ok(())
+}
+
+/// By which projects are found.
+pub(super) async fn put_labels(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    project: ProjectId,
+    labels: &BTreeMap<String, String>,
+) -> Result<(), StoreError> {
+    if !labels.is_empty() {
+        let labels: Vec<_> = labels.iter().collect();
+        sqlx::query(sql.put_labels)
+            .bind(project.uuid())
+            .bind(serde_json::to_string(&labels).unwrap_or_default())
+            .execute(tx)
             .await?;
     }
     Ok(())

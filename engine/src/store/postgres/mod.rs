@@ -8,6 +8,8 @@
 
 #[path = "../portable/access.rs"]
 mod access;
+#[path = "../portable/archive.rs"]
+mod archive;
 #[path = "../portable/checkpoints.rs"]
 mod checkpoints;
 #[path = "../portable/claims.rs"]
@@ -49,6 +51,7 @@ use crate::{SessionId, Timestamp};
 use PgConnection as Connection;
 use PgRow as Row;
 use PostgresStore as Backend;
+use sqlx::Postgres as Driver;
 
 /// One snapshot for several statements.
 const SNAPSHOT: &str = "begin isolation level repeatable read, read only";
@@ -113,11 +116,25 @@ impl PostgresStore {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> TxFuture<'c, T> + Send + 'static,
     {
+        self.write_within(verb, DEADLINE, body).await
+    }
+
+    /// The same, where what there is to write decides how long it takes.
+    async fn write_within<T, F>(
+        &self,
+        verb: &'static str,
+        deadline: Duration,
+        body: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> TxFuture<'c, T> + Send + 'static,
+    {
         let store = self.clone();
         owned(async move {
             store.0.crashes.point(verb, false)?;
             let connection = store.0.writers.acquire().await?;
-            let value = on(connection, move |connection| {
+            let value = on(connection, deadline, move |connection| {
                 Box::pin(transaction(connection, body))
             })
             .await?;
@@ -137,7 +154,7 @@ impl PostgresStore {
         owned(async move {
             store.0.crashes.loss("read", false)?;
             let connection = store.0.readers.acquire().await?;
-            on(connection, body).await
+            on(connection, DEADLINE, body).await
         })
         .await
     }
@@ -215,15 +232,16 @@ where
     Ok(value)
 }
 
-/// Uses a connection within the deadline; it returns to its pool only after a success.
+/// Uses a connection within a deadline; it returns to its pool only after a success.
 async fn on<T, F>(
     mut connection: PoolConnection<sqlx::Postgres>,
+    deadline: Duration,
     body: F,
 ) -> Result<T, StoreError>
 where
     F: for<'c> FnOnce(&'c mut PgConnection) -> TxFuture<'c, T>,
 {
-    let result = tokio::time::timeout(DEADLINE, body(&mut connection)).await;
+    let result = tokio::time::timeout(deadline, body(&mut connection)).await;
     match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {

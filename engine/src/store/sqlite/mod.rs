@@ -5,6 +5,8 @@
 
 #[path = "../portable/access.rs"]
 mod access;
+#[path = "../portable/archive.rs"]
+mod archive;
 mod bulk;
 #[path = "../portable/checkpoints.rs"]
 mod checkpoints;
@@ -49,7 +51,7 @@ use crate::SessionId;
 // What the portable bodies are compiled with here.
 use SqliteConnection as Connection;
 use SqliteStore as Backend;
-use sqlx::sqlite::SqliteRow as Row;
+use sqlx::{Sqlite as Driver, sqlite::SqliteRow as Row};
 
 /// One snapshot for several statements.
 const SNAPSHOT: &str = "begin";
@@ -164,6 +166,22 @@ impl SqliteStore {
                 format!("a write panicked: {error}"),
             ))
         })
+    }
+
+    /// The same: a file has no deadlines.
+    async fn write_within<T, F>(
+        &self,
+        verb: &'static str,
+        _deadline: std::time::Duration,
+        body: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> super::TxFuture<'c, T>
+            + Send
+            + 'static,
+    {
+        self.write(verb, body).await
     }
 
     /// Reads on a connection of its own, and never waits for the writer.

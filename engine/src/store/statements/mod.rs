@@ -79,6 +79,8 @@ catalogue! {
     put_inputs,
     pin,
     put_blob,
+    import_project,
+    import_sizes,
     put_replay,
     replays,
     put_checkpoint,

@@ -330,6 +330,20 @@ where project = $1 and no in (select value from json_each($2))",
         ") as outputs where body is not null"
     ),
 
+    // From an archive. It waits for a replay, or for `resume`.
+    import_project: "
+insert into projects (id, name, state, reason, plan, priority, last_event, next_no, counts,
+    created_at, began_at, cancelled_at, finished_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+on conflict (id) do nothing",
+
+    // What the base of a fork held stands apart, as if it were large.
+    import_sizes: "
+update steps set blob_size = (select octet_length(b.body) from blobs b
+    where b.project = steps.project and b.no = steps.no and b.generation = steps.generation)
+where project = $1 and output is null and blob_size is null
+    and (state = 'succeeded' or items is not null)",
+
     put_replay: "
 insert into replays (project, event, at, who, reason, detail) values ($1, $2, $3, $4, $5, $6)",
 
