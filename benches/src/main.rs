@@ -1,134 +1,304 @@
 //! Throughput and latency, side by side with what the bare database does in the same run.
 //!
-//! `scripts/bench` runs it. Times depend on the machine; the ratios are what counts. Both
-//! sides write with WAL and `synchronous=FULL`.
+//! Times depend on the machine; the ratios are what counts. Both sides write durably: SQLite
+//! with WAL and `synchronous=FULL`, PostgreSQL with its own settings.
 
 #![expect(clippy::print_stdout, reason = "figures are printed")]
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
+#[expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "without a server there is no bench"
+)]
+#[expect(dead_code, reason = "the tests use more of it")]
+#[path = "../../engine/tests/it/cluster.rs"]
+mod cluster;
+mod count;
+mod floor;
+mod shape;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use dandori::{
+    Context, Engine, EngineBuilder, StepError, handler_fn, run::ProjectState,
+    store::ListFilter,
 };
+use serde::Serialize;
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
-use dandori::{Context, Engine, Project, StepError, handler_fn, spec::Task};
-use sqlx::{
-    Connection as _, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
-};
+use crate::{floor::Floor, shape::Shape};
 
-/// Each figure is the median of so many.
-const ROUNDS: usize = 5;
-/// Steps of a wide project.
-const WIDE: usize = 50_000;
-/// Steps of a chain.
-const LONG: usize = 2_000;
-/// Rows in a transaction of the floor: what the engine gathers under load.
-const BATCH: usize = 256;
+type Anything = Box<dyn std::error::Error + Send + Sync>;
 
-type Anything = Box<dyn std::error::Error>;
+/// The output of every step: 100 bytes of JSON.
+const OUTPUT: usize = 98;
+/// How often is looked whether all have ended: each look costs what a reader costs.
+const POLL: Duration = Duration::from_millis(2);
+/// So many projects are submitted at once.
+const SUBMITTERS: usize = 16;
 
-async fn noop(_: Context, _: serde_json::Value) -> Result<(), StepError> {
-    Ok(())
+#[derive(Debug, Parser)]
+#[command(about = "Throughput and latency beside the bare database")]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Run projects of a shape, and the floor, in turn.
+    Throughput(Throughput),
+}
+
+#[derive(Debug, Parser)]
+struct Throughput {
+    /// The database.
+    #[arg(long, value_enum, default_value_t = Kind::Sqlite)]
+    store: Kind,
+    /// `chain`, `fanout`, `projects` (of 20 steps, 1 → 18 → 1) or `dag:FILE`.
+    #[arg(long, default_value = "fanout")]
+    shape: Shape,
+    /// How many steps; a file says so itself.
+    #[arg(long, default_value_t = 10_000)]
+    steps: usize,
+    /// Each figure is the median of so many rounds.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How many steps run at once.
+    #[arg(long, default_value_t = 256)]
+    concurrency: usize,
+    /// So many finished steps are stored before.
+    #[arg(long, default_value_t = 0)]
+    stored: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// A fresh database. Its folder is removed with it.
+pub(crate) struct Place {
+    pub(crate) kind: Kind,
+    /// A path or an address.
+    pub(crate) at: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn fresh(kind: Kind) -> Result<Self, Anything> {
+        let folder = tempfile::tempdir()?;
+        let at = match kind {
+            Kind::Sqlite => folder.path().join("bench.db").display().to_string(),
+            Kind::Postgres => cluster::Cluster::shared().fresh(),
+        };
+        Ok(Self { kind, at, _folder: folder })
+    }
+
+    fn builder(&self) -> EngineBuilder {
+        match self.kind {
+            Kind::Sqlite => Engine::builder().sqlite(PathBuf::from(&self.at)),
+            Kind::Postgres => Engine::builder().postgres(&self.at),
+        }
+    }
+
+    async fn engine(&self, concurrency: usize) -> Result<Engine, Anything> {
+        let noop = async |_: Context, _: serde_json::Value| {
+            Ok::<_, StepError>("x".repeat(OUTPUT))
+        };
+        let builder = self.builder().handler(handler_fn("noop", noop));
+        Ok(builder.concurrency(concurrency).start().await?)
+    }
+}
+
+/// Microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Percentiles {
+    p50: f64,
+    p95: f64,
+    p99: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    store: String,
+    shape: String,
+    steps: usize,
+    steps_per_s: f64,
+    hop_us: Percentiles,
+    cpu_us_per_step: f64,
+    rss_mb: f64,
+    statements_per_step: f64,
+    floor_rows_per_s: f64,
+    floor_commit_us: f64,
+    ratio: f64,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Anything> {
-    let mut hops = vec![];
-    let mut commits = vec![];
-    let mut steps = vec![];
-    let mut rows = vec![];
-    for _ in 0..ROUNDS {
-        // In turn, so that a slow moment of the machine hits both.
-        hops.push(project(chain).await? / u32::try_from(LONG)?);
-        commits.push(floor(LONG, 1).await? / u32::try_from(LONG)?);
-        steps.push(project(wide).await? / u32::try_from(WIDE)?);
-        rows.push(floor(WIDE, BATCH).await? / u32::try_from(WIDE)?);
+    let What::Throughput(args) = Args::parse().what;
+    let figures = throughput(&args).await?;
+    if args.json {
+        println!("{}", serde_json::to_string(&figures)?);
+        return Ok(());
     }
-    let (hop, commit) = (median(hops), median(commits));
-    let (step, row) = (median(steps), median(rows));
+    let Figures { hop_us, .. } = &figures;
+    println!("{} on {}, {} steps", figures.shape, figures.store, figures.steps);
+    println!("  steps/s              {:>10.0}", figures.steps_per_s);
     println!(
-        "a hop of a chain        {hop:>9.1?}   a bare commit of one row  {commit:>9.1?}"
+        "  µs a hop             {:>10.0}  (p95 {:.0}, p99 {:.0})",
+        hop_us.p50, hop_us.p95, hop_us.p99
     );
-    println!("  hop / commit          {:>9.2}", ratio(hop, commit));
-    println!(
-        "a step of a wide project{step:>9.1?}   a row of {BATCH} in a commit  {row:>9.1?}"
-    );
-    println!("  step / row            {:>9.2}", ratio(step, row));
-    println!("steps a second          {:>9.0}", 1.0 / step.as_secs_f64());
+    println!("  µs of CPU a step     {:>10.1}", figures.cpu_us_per_step);
+    println!("  peak memory, MB      {:>10.0}", figures.rss_mb);
+    println!("  statements a step    {:>10.3}", figures.statements_per_step);
+    println!("  floor: rows/s        {:>10.0}", figures.floor_rows_per_s);
+    println!("  floor: µs a commit   {:>10.0}", figures.floor_commit_us);
+    println!("  ratio                {:>10.2}", figures.ratio);
     Ok(())
 }
 
-fn ratio(one: Duration, other: Duration) -> f64 {
-    one.as_secs_f64() / other.as_secs_f64()
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-fn chain() -> Project {
-    (0..LONG).fold(Project::named("chain"), |project, at| {
-        let needs = (at > 0).then(|| format!("t{}", at.saturating_sub(1)));
-        project.task(Task::new(format!("t{at}"), "noop").needs(needs))
-    })
-}
-
-fn wide() -> Project {
-    (0..WIDE).fold(Project::named("wide"), |project, at| {
-        project.task(Task::new(format!("t{at}"), "noop"))
-    })
-}
-
-/// From the first step that may start to the recorded end.
-async fn project(make: fn() -> Project) -> Result<Duration, Anything> {
-    let folder = tempfile::tempdir()?;
-    let engine = Engine::builder()
-        .sqlite(folder.path().join("dandori.db"))
-        .handler(handler_fn("noop", noop))
-        .start()
-        .await?;
-    let handle = engine.submit(make()).await?;
-    handle.wait().await?;
-    let row = handle.row().await?;
-    engine.shutdown().await;
-    let times = row.began_at.zip(row.finished_at);
-    let (began, ended) = times.ok_or("the project has no times")?;
-    Ok(ended.since(began))
-}
-
-/// The least that recording so many results costs: one narrow row each.
-async fn floor(rows: usize, batch: usize) -> Result<Duration, Anything> {
-    let folder = tempfile::tempdir()?;
-    let mut connection = open(&folder.path().join("floor.db")).await?;
-    sqlx::raw_sql(
-        "create table steps (no integer primary key, state text, at integer) strict",
-    )
-    .execute(&mut connection)
-    .await?;
-    // One statement a batch: a statement a row would measure the driver.
-    let values = vec!["(?, 'succeeded', ?)"; batch].join(", ");
-    let insert = format!("insert into steps values {values}");
-    let began = Instant::now();
-    let mut no = 0_i64;
-    while no < i64::try_from(rows)? {
-        let mut tx = connection.begin_with("begin immediate").await?;
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(insert.clone()));
-        for _ in 0..batch {
-            query = query.bind(no).bind(no);
-            no += 1;
-        }
-        query.execute(&mut *tx).await?;
-        tx.commit().await?;
+async fn throughput(args: &Throughput) -> Result<Figures, Anything> {
+    let documents = args.shape.documents(args.steps)?;
+    let steps: usize = documents.iter().map(|it| it.document().tasks.len()).sum();
+    let (mut rates, mut cpu, mut rows, mut commits) = (vec![], vec![], vec![], vec![]);
+    let mut hops: Vec<f64> = vec![];
+    for _ in 0..args.rounds {
+        // In turn, so that a slow moment of the machine hits both.
+        let floor = Floor::begin(args.store).await?;
+        commits.push(floor.commit().await?);
+        rows.push(floor.rows(steps.clamp(10_000, 100_000)).await?);
+        drop(floor);
+        let place = Place::fresh(args.store)?;
+        fill(&place, args).await?;
+        let engine = place.engine(args.concurrency).await?;
+        let before = count::cpu()?;
+        let took = run(&engine, &documents).await?;
+        cpu.push((count::cpu()? - before).as_secs_f64() * 1e6 / steps as f64);
+        rates.push(steps as f64 / took.as_secs_f64());
+        hops.extend(latencies(&engine, &documents).await?);
+        engine.shutdown().await;
     }
-    Ok(began.elapsed())
+    // Apart: counting costs time.
+    let place = Place::fresh(args.store)?;
+    let engine = place.engine(args.concurrency).await?;
+    let counter = count::Statements::begin();
+    run(&engine, &documents).await?;
+    let statements = counter.so_far();
+    engine.shutdown().await;
+    hops.sort_by(f64::total_cmp);
+    let at = |part: f64| hops.get((hops.len() as f64 * part) as usize).copied();
+    let hop_us = Percentiles {
+        p50: at(0.5).unwrap_or_default(),
+        p95: at(0.95).unwrap_or_default(),
+        p99: at(0.99).unwrap_or_default(),
+    };
+    let (steps_per_s, floor_rows_per_s) = (median(rates), median(rows));
+    let floor_commit_us = median(commits);
+    Ok(Figures {
+        store: format!("{:?}", args.store).to_lowercase(),
+        shape: args.shape.to_string(),
+        steps,
+        steps_per_s,
+        hop_us,
+        cpu_us_per_step: median(cpu),
+        rss_mb: count::peak_memory()?,
+        statements_per_step: statements as f64 / steps as f64,
+        floor_rows_per_s,
+        floor_commit_us,
+        ratio: match args.shape {
+            Shape::Chain => hop_us.p50 / floor_commit_us,
+            _ => steps_per_s / floor_rows_per_s,
+        },
+    })
 }
 
-async fn open(path: &Path) -> Result<SqliteConnection, Anything> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full);
-    Ok(SqliteConnection::connect_with(&options).await?)
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of.get(of.len() / 2).copied().unwrap_or_default()
+}
+
+/// Finished projects that were there before.
+async fn fill(place: &Place, args: &Throughput) -> Result<(), Anything> {
+    if args.stored == 0 {
+        return Ok(());
+    }
+    let engine = place.engine(args.concurrency).await?;
+    let mut left = args.stored;
+    while left > 0 {
+        let steps = left.min(50_000);
+        run(&engine, &Shape::Fanout.documents(steps)?).await?;
+        left -= steps;
+    }
+    engine.shutdown().await;
+    Ok(())
+}
+
+/// From the first submission to the last recorded end.
+async fn run(
+    engine: &Engine,
+    documents: &[dandori::Project],
+) -> Result<Duration, Anything> {
+    let began = Instant::now();
+    let room = Arc::new(Semaphore::new(SUBMITTERS));
+    let mut submitting = JoinSet::new();
+    for document in documents {
+        let permit = Arc::clone(&room).acquire_owned().await?;
+        let (engine, document) = (engine.clone(), document.clone());
+        submitting.spawn(async move {
+            let _permit = permit;
+            engine.submit(document).await.map(|_| ())
+        });
+    }
+    while let Some(submitted) = submitting.join_next().await {
+        submitted??;
+    }
+    let open = vec![ProjectState::Pending, ProjectState::Running];
+    let open = ListFilter { states: open, limit: 1, ..ListFilter::default() };
+    while !engine.list(&open).await?.is_empty() {
+        tokio::time::sleep(POLL).await;
+    }
+    let took = began.elapsed();
+    let failed = vec![ProjectState::Failed, ProjectState::Cancelled];
+    let failed = ListFilter { states: failed, limit: 1, ..ListFilter::default() };
+    match engine.list(&failed).await?.is_empty() {
+        true => Ok(took),
+        false => Err("a project has failed".into()),
+    }
+}
+
+/// From the end of the last step that a step needs to its own end, in µs.
+async fn latencies(
+    engine: &Engine,
+    documents: &[dandori::Project],
+) -> Result<Vec<f64>, Anything> {
+    let mut all = vec![];
+    let limit = u32::try_from(documents.len().min(50))?;
+    let filter = ListFilter { limit, ..ListFilter::default() };
+    for row in engine.list(&filter).await? {
+        let view = engine.project(row.id).outline().await?;
+        // All are of one document.
+        let tasks = documents.first().map_or(&[][..], |it| &it.document().tasks);
+        let needs: HashMap<&str, &[String]> =
+            tasks.iter().map(|it| (it.name.as_str(), it.needs.as_slice())).collect();
+        let ends: HashMap<&str, _> = view
+            .steps
+            .iter()
+            .filter_map(|step| Some((step.name.as_str(), step.finished_at?)))
+            .collect();
+        for step in &view.steps {
+            let Some(end) = step.finished_at else { continue };
+            let before = needs.get(step.name.as_str()).and_then(|needs| {
+                needs.iter().filter_map(|need| ends.get(need.as_str())).max()
+            });
+            let before = before.copied().or(step.started_at).unwrap_or(end);
+            all.push(end.since(before).as_secs_f64() * 1e6);
+        }
+    }
+    Ok(all)
 }

@@ -271,7 +271,8 @@ outputs: { b: '${{ tasks.b.output }}', c: '${{ tasks.c.output }}' }
         for place in [&remote.here, &own] {
             place.write("part.ndjson", &part.join("\n"));
         }
-        let part = run(&["import", "part.ndjson", "--json"]).exits(3).json();
+        let part =
+            run(&["import", "part.ndjson", "--new-id", "--json"]).exits(3).json();
         assert_eq!(part["error"]["code"], "invalid_archive");
     }
 }
