@@ -41,7 +41,10 @@ pub(super) async fn serve(common: &Common, args: Serve) -> Result<Exit, Failure>
         .map_err(|error| cannot(&error))?;
     let address = listener.local_addr().map_err(|error| cannot(&error))?;
     // Before anything is executed: who may ask is decided by what is there already.
-    let looker = common.builder()?.connect().await?;
+    let looker = or_told_to_stop(patiently(common, async || {
+        Ok(common.builder()?.connect().await?)
+    }));
+    let looker = looker.await?;
     let options = options(common, &looker, &args, address).await?;
     let engine = match args.no_worker {
         true => looker,
@@ -120,8 +123,19 @@ async fn options(
 
 /// Starts, or is told to stop before it could.
 async fn start(common: &Common, args: &Worker, name: &str) -> Result<Engine, Failure> {
+    let settings = args.execution.settings(common.file()?.as_deref());
+    let start = async || {
+        let builder = args.execution.equip(common.builder()?, &settings, name)?;
+        Ok(builder.queues(args.queues.iter().cloned()).start().await?)
+    };
+    or_told_to_stop(patiently(common, start)).await
+}
+
+async fn or_told_to_stop<T>(
+    asked: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     tokio::select! {
-        started = try_to_start(common, args, name) => started,
+        answer = asked => answer,
         signal = interrupted() => Err(Failure::Own {
             exit: Exit::Interrupted(signal),
             code: "database",
@@ -131,19 +145,16 @@ async fn start(common: &Common, args: &Worker, name: &str) -> Result<Engine, Fai
     }
 }
 
-async fn try_to_start(
+/// Whoever stays may be started before its server is.
+async fn patiently<T>(
     common: &Common,
-    args: &Worker,
-    name: &str,
-) -> Result<Engine, Failure> {
-    let settings = args.execution.settings(common.file()?.as_deref());
+    ask: impl AsyncFn() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let began = Instant::now();
     let mut said = false;
     loop {
-        let builder = args.execution.equip(common.builder()?, &settings, name)?;
-        match builder.queues(args.queues.iter().cloned()).start().await {
-            // Whoever stays may be started before its server is.
-            Err(Error::Store(error))
+        match ask().await {
+            Err(Failure::Engine(Error::Store(error)))
                 if error.is_transient()
                     && common.is_server()
                     && began.elapsed() < PATIENCE =>
@@ -155,7 +166,7 @@ async fn try_to_start(
                 }
                 tokio::time::sleep(AGAIN).await;
             }
-            started => return Ok(started?),
+            answer => return answer,
         }
     }
 }

@@ -80,7 +80,7 @@ pub(super) async fn import(
         return Err(answer::wrong_type(LINES));
     }
     let here = answer::path(&request).trim_end_matches("/import").to_owned();
-    let _room = api.room(request.headers(), MAX_BODY)?;
+    let _room = api.room(request.headers(), MAX_BODY, false)?;
     let body = answer::body(request, MAX_BODY).await?;
     let _turn = api.turn().await?;
     let options = ImportOptions { fresh_id: new_id, author: Some(author) };

@@ -14,7 +14,9 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(super) struct Bounds {
+    /// Apart as well: who may only look holds no room that who records needs.
     bodies: Semaphore,
+    looked_at: Semaphore,
     /// Documents that are to be recorded, and those that are only looked at: apart, so that
     /// who only looks holds up nobody.
     compiling: Semaphore,
@@ -26,6 +28,7 @@ impl Default for Bounds {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             bodies: Semaphore::new(BODIES / PART),
+            looked_at: Semaphore::new(BODIES / PART / 2),
             compiling: Semaphore::new(cores),
             looking: Semaphore::new((cores / 2).max(1)),
         }
@@ -38,12 +41,17 @@ impl Api {
         &self,
         headers: &HeaderMap,
         most: usize,
+        only_looks: bool,
     ) -> Result<SemaphorePermit<'_>, Problem> {
         let length = headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|it| it.to_str().ok()?.parse().ok());
         let parts = length.unwrap_or(most).min(most).div_ceil(PART);
         let parts = u32::try_from(parts).unwrap_or(u32::MAX);
-        self.0.bounds.bodies.try_acquire_many(parts).map_err(|_| busy())
+        let room = match only_looks {
+            true => &self.0.bounds.looked_at,
+            false => &self.0.bounds.bodies,
+        };
+        room.try_acquire_many(parts).map_err(|_| busy())
     }
 
     /// The turn of a document that is to be recorded.

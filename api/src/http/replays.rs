@@ -84,13 +84,13 @@ struct Forking {
 }
 
 impl Forking {
-    async fn read(api: &Api, request: Request) -> Result<Self, Problem> {
+    async fn read(api: &Api, looks: bool, request: Request) -> Result<Self, Problem> {
         if answer::content_type(request.headers()).as_deref()
             != Some("application/json")
         {
             return Err(answer::wrong_type("application/json"));
         }
-        let _room = api.room(request.headers(), MAX_SUBMISSION)?;
+        let _room = api.room(request.headers(), MAX_SUBMISSION, looks)?;
         let bytes = answer::body(request, MAX_SUBMISSION).await?;
         serde_json::from_slice(&bytes).map_err(|error| match error.is_data() {
             true => answer::invalid(&error.to_string()),
@@ -136,7 +136,7 @@ pub(super) async fn plan_fork(
     Named(handle): Named,
     request: Request,
 ) -> Result<Json<Preview>, Problem> {
-    let mut forking = Forking::read(&api, request).await?;
+    let mut forking = Forking::read(&api, true, request).await?;
     Ok(Json(forking.plan(&api, &handle).await?.preview))
 }
 
@@ -161,7 +161,7 @@ pub(super) async fn fork(
     // It is asked for at `…/projects/{id}/fork`.
     let mut names = answer::path(&request).rsplitn(3, '/').skip(2);
     let projects = names.next().unwrap_or_default().to_owned();
-    let mut forking = Forking::read(&api, request).await?;
+    let mut forking = Forking::read(&api, false, request).await?;
     let Some(digest) = forking.digest.take() else {
         return Err(answer::invalid("`digest` is missing: make a plan first"));
     };

@@ -36,7 +36,7 @@ async fn project(api: &Api, looks: bool, request: Request) -> Result<Project, Pr
         Some("application/yaml" | "application/x-yaml" | "text/yaml") => Format::Yaml,
         _ => return Err(answer::wrong_type("application/json or application/yaml")),
     };
-    let _room = api.room(request.headers(), MAX_SUBMISSION)?;
+    let _room = api.room(request.headers(), MAX_SUBMISSION, looks)?;
     let bytes = answer::body(request, MAX_SUBMISSION).await?;
     // A large document takes its time.
     let _turn = match looks {

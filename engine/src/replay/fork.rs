@@ -75,8 +75,16 @@ impl ProjectHandle {
         if !self.engine().store().fork(Arc::new(fork), plan.now).await? {
             return Err(Error::PlanChanged(self.id()));
         }
-        self.engine().execute(id).await?;
-        Ok(self.engine().project(id))
+        let engine = self.engine();
+        if let Some(worker) = &engine.inner().worker {
+            if !engine.inner().spreads {
+                engine.check_project(id).await?;
+            }
+            // It is recorded, which is what was asked for: who asked need not wait until its
+            // steps are read once more.
+            worker.adopt_later(id);
+        }
+        Ok(engine.project(id))
     }
 
     /// What the project is a fork of, and its own forks: the oldest first.

@@ -1,8 +1,8 @@
 //! The store: the only place that knows SQL.
 //!
 //! A verb is a unit of atomicity with a name of the domain, never a table operation. There
-//! are 30 of them (and those of `access`, which no project needs), the same on SQLite and PostgreSQL, and one suite of tests for both. The
-//! bodies in `portable/` are compiled twice, once with the types of each database; their
+//! are some forty (and those of `access`, which no project needs), the same on SQLite and
+//! PostgreSQL, with one suite of tests. The bodies in `portable/` are compiled twice; their
 //! texts are in `statements`, which says where the two differ. Only `commit` has two shapes.
 //!
 //! Every write runs in a task of its own, so that a caller that goes away cannot leave a
