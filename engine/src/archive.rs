@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -23,7 +23,8 @@ use crate::{
     store::{
         Author, StoreErrorKind,
         archive::{
-            ArchivedProject, ArchivedRow, Cell, Import, Rows, TABLES, Table, hex,
+            ArchivedProject, ArchivedRow, Cell, Holds, Import, MOST_NUMBERS, Rows,
+            TABLES, Table, hex, is_number,
         },
     },
 };
@@ -211,12 +212,13 @@ impl Export {
             let columns = columns.map_or(&[][..], |it| it.columns);
             columns.iter().position(|(column, _)| *column == name).unwrap_or(0)
         };
-        let [no, generation, state, items] =
-            ["no", "generation", "state", "items"].map(at);
+        let [no, generation, state, items, wait] =
+            ["no", "generation", "state", "items", "wait"].map(at);
         let [output, size] = ["output", "blob_size"].map(at);
         let lacks = |row: &&ArchivedRow| {
             let done = row[state] == Some(Cell::Text("succeeded".to_owned()));
-            (done || row[items].is_some())
+            let sleeps = row[wait] == Some(Cell::Text("timer".to_owned()));
+            (done || sleeps || row[items].is_some())
                 && row[output].is_none()
                 && row[size].is_none()
         };
@@ -359,12 +361,21 @@ impl<R: BufRead> Source<R> {
             .map_err(|error| self.fault(error.to_string()))?;
         let plan = Plan::from_bytes(&Arc::from(body.plan.into_bytes()))
             .map_err(|error| self.fault(format!("the plan: {error}")))?;
-        Ok((head.project, plan))
+        let project = &head.project;
+        let times = [project.began_at, project.cancelled_at, project.finished_at];
+        let numbers = [Some(project.created_at), Some(project.last_event)];
+        let right = numbers.into_iter().chain(times).flatten().all(is_number)
+            && (plan.len()..=MOST_NUMBERS).contains(&project.next_no)
+            && project.last_event >= 0;
+        match right {
+            true => Ok((head.project, plan)),
+            false => Err(self.fault("a number of the head is out of range")),
+        }
     }
 
     fn rest(
         mut self,
-        sender: &mpsc::Sender<Result<Rows, String>>,
+        sender: &mpsc::Sender<Result<Option<Rows>, String>>,
     ) -> Result<(), Error> {
         let sent = self.rows(sender);
         if let Err(error) = &sent {
@@ -375,7 +386,7 @@ impl<R: BufRead> Source<R> {
 
     fn rows(
         &mut self,
-        sender: &mpsc::Sender<Result<Rows, String>>,
+        sender: &mpsc::Sender<Result<Option<Rows>, String>>,
     ) -> Result<(), Error> {
         let mut portion: Option<Rows> = None;
         let mut bytes = 0;
@@ -399,7 +410,9 @@ impl<R: BufRead> Source<R> {
                 if self.next()?.is_some() {
                     return Err(self.fault("there is more after the end"));
                 }
-                let _ = portion.map(|rows| sender.blocking_send(Ok(rows)));
+                let _ = portion.map(|rows| sender.blocking_send(Ok(Some(rows))));
+                // Verified: what has no such end is not recorded.
+                let _ = sender.blocking_send(Ok(None));
                 return Ok(());
             }
             let Some(table) = TABLES.iter().find(|table| table.name == name) else {
@@ -415,7 +428,7 @@ impl<R: BufRead> Source<R> {
             });
             if full && let Some(rows) = portion.take() {
                 bytes = 0;
-                if sender.blocking_send(Ok(rows)).is_err() {
+                if sender.blocking_send(Ok(Some(rows))).is_err() {
                     // Not recorded; why is told by who does not listen any more.
                     return Ok(());
                 }
@@ -432,7 +445,14 @@ impl<R: BufRead> Source<R> {
     ) -> Result<ArchivedRow, Error> {
         let row = table.columns.iter().map(|(column, holds)| {
             let Some(value) = cells.remove(*column) else { return Ok(None) };
-            match Cell::from_json(value, *holds) {
+            let cell = Cell::from_json(value, *holds);
+            let is_json =
+                |bytes: &[u8]| serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
+            let fits = |cell: &Cell| match cell {
+                Cell::Bytes(bytes) if *holds == Holds::Bytes => is_json(bytes),
+                _ => true,
+            };
+            match cell.filter(fits) {
                 Some(cell) => Ok(Some(cell)),
                 None => Err(self.fault(format!(
                     "`{column}` of {} is not such a value",

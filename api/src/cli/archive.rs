@@ -2,11 +2,11 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Write},
+    io::{BufReader, Seek as _, Write},
     path::{Path, PathBuf},
 };
 
-use dandori::{ImportOptions, ProjectId};
+use dandori::{Error, ImportOptions, ProjectId};
 
 use super::{
     args::Common,
@@ -25,11 +25,22 @@ pub(super) async fn export(
         write(&target, std::io::stdout()).await?;
         return Ok(Exit::Succeeded);
     };
-    // Whole, or not under this name.
-    let part = PathBuf::from(format!("{}.part", to.display()));
-    let file = File::create(&part).map_err(|error| no_file(&part, &error))?;
+    if to.metadata().is_ok_and(|it| !it.is_file()) {
+        // A pipe or a device is written to, never replaced.
+        let file = File::options().write(true).open(to);
+        write(&target, file.map_err(|error| no_file(to, &error))?).await?;
+        return Ok(Exit::Succeeded);
+    }
+    // Whole, or not under this name; and nobody else's file.
+    let mut part = to.as_os_str().to_owned();
+    part.push(format!(".{}.part", std::process::id()));
+    let part = PathBuf::from(part);
+    let file = File::options().write(true).create_new(true).open(&part);
+    let file = file.map_err(|error| no_file(&part, &error))?;
+    let synced = file.try_clone().map_err(|error| no_file(&part, &error))?;
     let written = write(&target, std::io::BufWriter::new(file)).await;
     let moved = written.and_then(|bytes| {
+        synced.sync_all().map_err(|error| no_file(&part, &error))?;
         std::fs::rename(&part, to).map_err(|error| no_file(to, &error))?;
         Ok(bytes)
     });
@@ -55,7 +66,8 @@ async fn write(
             let mut bytes = 0;
             let mut answer = remote.bytes(&["export"]).await?;
             let unwritten = |error: std::io::Error| {
-                Failure::usage(error.to_string(), "is it full?")
+                let message = format!("it cannot be written: {error}");
+                Failure::from(Error::Archive { line: 0, message })
             };
             while let Some(chunk) = answer.chunk().await.map_err(|_| broken_off())? {
                 to.write_all(&chunk).map_err(unwritten)?;
@@ -88,9 +100,8 @@ pub(super) async fn import(
             let options = ImportOptions { fresh_id: new_id, author: None };
             let engine = common.connect().await?;
             let handle = match standard {
-                true => {
-                    engine.import(BufReader::new(std::io::stdin()), options).await?
-                }
+                // Whoever writes may be slow: the database is not held for it.
+                true => engine.import(spooled()?, options).await?,
                 false => {
                     let opened =
                         File::open(file).map_err(|error| no_file(file, &error))?;
@@ -111,6 +122,17 @@ pub(super) async fn import(
         );
     }
     Ok(Exit::Succeeded)
+}
+
+/// All of standard input, in a file that nobody else sees.
+fn spooled() -> Result<BufReader<File>, Failure> {
+    let spool = || {
+        let mut file = tempfile::tempfile()?;
+        std::io::copy(&mut std::io::stdin(), &mut file)?;
+        file.rewind()?;
+        Ok(BufReader::new(file))
+    };
+    spool().map_err(|error| no_file(Path::new("-"), &error))
 }
 
 fn no_file(path: &Path, error: &std::io::Error) -> Failure {

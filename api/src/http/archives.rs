@@ -12,7 +12,7 @@ use dandori::ImportOptions;
 use serde::Deserialize;
 
 use super::{
-    Api, MAX_BODY,
+    Api, MAX_SUBMISSION,
     answer::{self, Asked, Named},
     problem::Problem,
     projects, shape,
@@ -80,8 +80,8 @@ pub(super) async fn import(
         return Err(answer::wrong_type(LINES));
     }
     let here = answer::path(&request).trim_end_matches("/import").to_owned();
-    let _room = api.room(request.headers(), MAX_BODY, false)?;
-    let body = answer::body(request, MAX_BODY).await?;
+    let _room = api.room(request.headers(), MAX_SUBMISSION, false)?;
+    let body = answer::body(request, MAX_SUBMISSION).await?;
     let _turn = api.turn().await?;
     let options = ImportOptions { fresh_id: new_id, author: Some(author) };
     let handle = api.engine().import(Cursor::new(body), options).await?;

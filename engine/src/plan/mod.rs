@@ -245,6 +245,21 @@ impl Plan {
         &self.bytes
     }
 
+    /// How many steps the longest body of a `for_each` has, at any depth; at least one.
+    pub(crate) fn longest_body(&self) -> StepNo {
+        let mut longest = 1;
+        let mut plans = vec![self];
+        while let Some(plan) = plans.pop() {
+            for step in plan.steps() {
+                if let Action::ForEach(for_each) = &step.action {
+                    longest = longest.max(for_each.body.0.len());
+                    plans.push(&for_each.body.0);
+                }
+            }
+        }
+        longest
+    }
+
     /// The kinds of its steps, bodies of `for_each` included.
     pub fn kinds(&self) -> BTreeSet<&str> {
         let mut kinds = BTreeSet::new();

@@ -144,6 +144,14 @@ pub(crate) const TABLES: [Table; 9] = [
     },
 ];
 
+/// Step numbers go up to this in an archive, dead ones included.
+pub(crate) const MOST_NUMBERS: u32 = 2_000_000;
+
+/// Whether a number is one that JSON holds exactly, and that sums do not overflow.
+pub(crate) fn is_number(number: i64) -> bool {
+    number.unsigned_abs() <= 1 << 53
+}
+
 /// A row of a table: its values in the order of the columns.
 pub(crate) type ArchivedRow = Vec<Option<Cell>>;
 
@@ -171,7 +179,9 @@ impl Cell {
     /// From JSON, as a column holds it; `None` for what it does not hold.
     pub(crate) fn from_json(value: Value, holds: Holds) -> Option<Self> {
         Some(match (holds, value) {
-            (Number, Value::Number(number)) => Self::Number(number.as_i64()?),
+            (Number, Value::Number(number)) => {
+                Self::Number(number.as_i64().filter(|it| is_number(*it))?)
+            }
             // PostgreSQL knows no NUL in a text.
             (Text, Value::String(text)) => Self::Text(text.replace('\0', "\u{fffd}")),
             (Bytes | Hash, Value::String(text)) => Self::Bytes(text.into_bytes()),
@@ -229,8 +239,9 @@ pub(crate) type Key = Vec<Option<Cell>>;
 pub(crate) struct Import {
     pub(crate) project: ArchivedProject,
     pub(crate) plan: Arc<Plan>,
-    /// Rows of one table each time; an error ends it, and nothing is recorded.
-    pub(crate) rows: tokio::sync::mpsc::Receiver<Result<Rows, String>>,
+    /// Rows of one table each time, and at the verified end `None`. Without it, or after an
+    /// error, nothing is recorded.
+    pub(crate) rows: tokio::sync::mpsc::Receiver<Result<Option<Rows>, String>>,
     pub(crate) author: Option<Author>,
     pub(crate) now: Timestamp,
 }

@@ -150,10 +150,17 @@ pub(super) fn encode_events(records: &[Record]) -> Vec<u8> {
 /// left out, and their numbers with them.
 pub(crate) fn decode_events(
     first: i64,
+    last: i64,
     body: &[u8],
 ) -> Result<Vec<(i64, Record)>, serde_json::Error> {
     let entries: Vec<Entry> = serde_json::from_slice(body)?;
     let mut records = Vec::with_capacity(entries.len());
+    // What a row says it holds bounds what is made of it.
+    let held: i64 =
+        entries.iter().map(|(_, _, _, _, count, _)| i64::from(*count)).sum();
+    if held != last.saturating_sub(first).saturating_add(1) {
+        return Err(serde::de::Error::custom("a packed row does not hold its numbers"));
+    }
     let mut next = first;
     for (kind, at, no, attempt, count, extra) in entries {
         let number = next;
@@ -164,7 +171,7 @@ pub(crate) fn decode_events(
             let record = Record {
                 at: Timestamp::from_micros(at),
                 kind,
-                no: u32::try_from(no).ok().map(|no| no + offset),
+                no: u32::try_from(no).ok().map(|no| no.saturating_add(offset)),
                 attempt,
                 error: extra.error.clone(),
                 until: extra.until.map(Timestamp::from_micros),

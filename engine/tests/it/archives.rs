@@ -187,6 +187,14 @@ on_both! {
             ("\"counts\":{\"failed\":1", "\"counts\":{\"failed\":2", "do not fit"),
             ("\"state\":\"succeeded\"", "\"state\":\"excellent\"", ""),
             ("{\"steps\":{\"no\":0", "{\"steps\":{\"no\":70", ""),
+            ("\"next_no\":9", "\"next_no\":4294967295", "out of range"),
+            ("\"next_no\":9", "\"next_no\":2", "out of range"),
+            ("\"items\":3", "\"items\":3000000", "do not fit"),
+            ("\"first_child\":6", "\"first_child\":4000000000", "do not fit"),
+            (",-1,0,1,null]]", ",-1,0,4000000000,null]]", "does not hold its numbers"),
+            ("{\"events\":{\"first\":1,", "{\"events\":{\"first\":2,", "gap"),
+            ("\"last_event\":", "\"last_event\":1", "are not those"),
+            ("\"inputs\":\"{", "\"inputs\":\"[{", "not such a value"),
         ] {
             let text = forged(from, to);
             let ended = import(&second, text.as_bytes()).await;

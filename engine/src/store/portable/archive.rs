@@ -14,12 +14,14 @@ use super::{
 };
 use crate::{
     ProjectId,
+    plan::{Action, Plan, StepNo},
     run::Run,
     store::{
-        Statements, StoreError, StoreErrorKind,
+        Statements, StoreError, StoreErrorKind, StoredProject,
         archive::{
             ArchivedProject, ArchivedRow, Cell, Holds, Import, Key, Rows, Table,
         },
+        decode_events,
     },
 };
 
@@ -110,8 +112,18 @@ async fn record(
     if !put_row(tx, sql, &import.project, plan.hash()).await? {
         return Ok(false);
     }
-    while let Some(rows) = import.rows.recv().await {
-        let Rows { table, rows } = rows.map_err(refused)?;
+    let mut last_event = 0;
+    loop {
+        let rows = match import.rows.recv().await {
+            Some(Ok(Some(rows))) => rows,
+            Some(Ok(None)) => break,
+            Some(Err(error)) => return Err(refused(error)),
+            None => return Err(refused("it has no verified end")),
+        };
+        let Rows { table, rows } = rows;
+        if table.name == "events" {
+            last_event = events(&rows, last_event)?;
+        }
         let most = (VALUES / (table.columns.len() + 1)).max(1);
         for rows in rows.chunks(most) {
             insert(tx, id, table, rows).await?;
@@ -119,16 +131,28 @@ async fn record(
     }
     sqlx::query(sql.import_sizes).bind(id.uuid()).execute(&mut *tx).await?;
     // Read as an owner will read it: what cannot be read is not recorded.
-    let Some(stored) = project(tx, sql, id).await? else {
-        return Err(refused("it has no project"));
+    let stored = match project(tx, sql, id).await {
+        Ok(Some(stored)) => stored,
+        Ok(None) => return Err(refused("it has no project")),
+        Err(error) if error.is_transient() => return Err(error),
+        Err(error) => return Err(refused(error)),
     };
+    if last_event != stored.row.last_event {
+        return Err(refused("its events are not those of the project"));
+    }
+    if !is_within(&stored, &import.plan) {
+        return Err(refused("its steps do not fit its plan"));
+    }
     put_labels(tx, sql, id, &stored.labels).await?;
     let plan = std::sync::Arc::clone(&import.plan);
     let folded = move || {
         let seed = *stored.row.id.uuid().as_bytes();
         let run = Run::restore(plan, seed, stored.facts, &stored.row.restored());
         let counted = stored.row.counts.iter().map(|(of, count)| (of.as_str(), *count));
-        !stored.row.state.is_terminal() || counted.eq(run.counts())
+        match stored.row.state.is_terminal() {
+            true => counted.eq(run.counts()),
+            false => run.running_steps().next().is_none(),
+        }
     };
     match tokio::task::spawn_blocking(folded).await {
         Ok(true) => {}
@@ -139,6 +163,48 @@ async fn record(
         put_audit(tx, sql, author, what, import.now).await?;
     }
     Ok(true)
+}
+
+/// The events that rows hold, one after the other without a gap.
+fn events(rows: &[ArchivedRow], mut last: i64) -> Result<i64, StoreError> {
+    for row in rows {
+        let [
+            Some(Cell::Number(first)),
+            Some(Cell::Number(to)),
+            Some(Cell::Bytes(body)),
+        ] = row.as_slice()
+        else {
+            return Err(refused("a row of events is not whole"));
+        };
+        if *first != last + 1 {
+            return Err(refused("its events have a gap"));
+        }
+        decode_events(*first, *to, body).map_err(refused)?;
+        last = *to;
+    }
+    Ok(last)
+}
+
+/// Whether what its steps became fits below the numbers that are taken: before anything is
+/// made of it.
+fn is_within(stored: &StoredProject, plan: &Plan) -> bool {
+    let next_no = u64::from(stored.row.next_no);
+    let body = |no: StepNo| match plan.len() > no {
+        true => match &plan.step(no).action {
+            Action::ForEach(each) => each.body.0.len(),
+            _ => 1,
+        },
+        // Inside of another: by the longest that there may be.
+        false => plan.longest_body(),
+    };
+    (stored.row.began_at.is_some() || stored.facts.is_empty())
+        && stored.facts.iter().all(|fact| {
+            fact.expansion.is_none_or(|it| {
+                let each =
+                    fact.body.as_ref().map_or_else(|| body(fact.no), |it| it.len());
+                u64::from(it.first) + u64::from(it.items) * u64::from(each) <= next_no
+            })
+        })
 }
 
 async fn put_row(

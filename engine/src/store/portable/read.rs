@@ -187,8 +187,8 @@ impl Backend {
                 let mut events = vec![];
                 for row in rows {
                     let body: Vec<u8> = row.try_get(1)?;
-                    let first = row.try_get(0)?;
-                    events.extend(decode_events(first, &body).map_err(damaged)?);
+                    let (first, last) = (row.try_get(0)?, row.try_get(2)?);
+                    events.extend(decode_events(first, last, &body).map_err(damaged)?);
                 }
                 events.retain(|(number, _)| *number > after);
                 Ok(events)

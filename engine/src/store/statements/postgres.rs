@@ -137,7 +137,7 @@ where value->>0 <> value->>1",
 select no, generation from steps
 where project = $1
     and no in (select value::bigint from json_array_elements_text($2::json))
-    and (state = 'succeeded' or items is not null)
+    and (state = 'succeeded' or items is not null or wait = 'timer')
     and output is null and blob_size is null",
 
     renumbered: "

@@ -315,7 +315,7 @@ where project = $1 or base = $1 order by at, project",
     lacking: "
 select no, generation from steps
 where project = $1 and no in (select value from json_each($2))
-    and (state = 'succeeded' or items is not null)
+    and (state = 'succeeded' or items is not null or wait = 'timer')
     and output is null and blob_size is null",
 
     renumbered: "
@@ -333,8 +333,9 @@ where project = $1 and no in (select value from json_each($2))",
     // From an archive. It waits for a replay, or for `resume`.
     import_project: "
 insert into projects (id, name, state, reason, plan, priority, last_event, next_no, counts,
-    created_at, began_at, cancelled_at, finished_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    created_at, began_at, cancelled_at, finished_at, wake_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+    case when $13 is null then 0 end)
 on conflict (id) do nothing",
 
     // What the base of a fork held stands apart, as if it were large.
@@ -342,7 +343,7 @@ on conflict (id) do nothing",
 update steps set blob_size = (select octet_length(b.body) from blobs b
     where b.project = steps.project and b.no = steps.no and b.generation = steps.generation)
 where project = $1 and output is null and blob_size is null
-    and (state = 'succeeded' or items is not null)",
+    and (state = 'succeeded' or items is not null or wait = 'timer')",
 
     put_replay: "
 insert into replays (project, event, at, who, reason, detail) values ($1, $2, $3, $4, $5, $6)",
@@ -516,7 +517,7 @@ where s.project = $1 and s.no in (select value from json_each($2))
     and (s.output is not null or b.body is not null)",
 
     events: "
-select first, body from events
+select first, body, last from events
 where project = $1 and last > $2
 order by first limit $3",
 
