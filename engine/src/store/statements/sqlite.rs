@@ -335,7 +335,7 @@ where project = $1 and no in (select value from json_each($2))",
 insert into projects (id, name, state, reason, plan, priority, last_event, next_no, counts,
     created_at, began_at, cancelled_at, finished_at, wake_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-    case when $13 is null then 0 end)
+    case when $3 = 'paused' then 0 end)
 on conflict (id) do nothing",
 
     // What the base of a fork held stands apart, as if it were large.
