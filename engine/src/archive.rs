@@ -19,12 +19,12 @@ use tokio::sync::mpsc;
 
 use crate::{
     Engine, Error, ProjectHandle, ProjectId, Snapshot,
-    plan::{Plan, StepNo},
+    plan::{Plan, StepNo, hex},
     store::{
         Author, StoreErrorKind,
         archive::{
             ArchivedProject, ArchivedRow, Cell, Holds, Import, MOST_NUMBERS, Rows,
-            TABLES, Table, hex, is_number,
+            TABLES, Table, is_number,
         },
     },
 };

@@ -51,6 +51,15 @@ pub const PLAN_FORMAT: u32 = 1;
 
 /// The most steps a plan may have.
 pub const MAX_STEPS: usize = 1_000_000;
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
 /// The most edges a plan may have.
 pub const MAX_EDGES: usize = 4_000_000;
 
@@ -233,11 +242,7 @@ impl Plan {
 
     /// The hash in hexadecimal.
     pub fn hash_hex(&self) -> String {
-        self.hash.iter().fold(String::with_capacity(64), |mut text, byte| {
-            use std::fmt::Write as _;
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&self.hash)
     }
 
     /// The stored form.

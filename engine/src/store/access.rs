@@ -203,23 +203,13 @@ pub struct QueueRow {
     pub paused_at: Option<Timestamp>,
 }
 
-/// Calls the same verb on whichever database it is.
-macro_rules! ask {
-    ($self:ident, $store:ident => $call:expr) => {
-        match $self {
-            Store::Sqlite($store) => $call.await,
-            Store::Postgres($store) => $call.await,
-        }
-    };
-}
-
 impl Store {
     /// Reads the row of a project, its labels and its output; nothing of its steps.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn summary(&self, id: ProjectId) -> Result<Option<Summary>, StoreError> {
-        ask!(self, store => store.summary(id))
+        on!(self, store => store.summary(id))
     }
 
     /// Records a fork; `false` when its base has changed, or the project is there.
@@ -231,7 +221,7 @@ impl Store {
         fork: Arc<Fork>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let done = ask!(self, store => store.fork(fork, now))?;
+        let done = on!(self, store => store.fork(fork, now))?;
         self.hint();
         Ok(done)
     }
@@ -241,7 +231,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn lineage(&self, id: ProjectId) -> Result<Vec<ForkLine>, StoreError> {
-        ask!(self, store => store.lineage(id))
+        on!(self, store => store.lineage(id))
     }
 
     /// Keeps a checkpoint of a step, under a right to run it; `false` when the right is lost
@@ -256,7 +246,7 @@ impl Store {
         fence: Fence,
         checkpoint: Checkpoint,
     ) -> Result<bool, StoreError> {
-        ask!(self, store => store.put_checkpoint(project, step, fence, checkpoint))
+        on!(self, store => store.put_checkpoint(project, step, fence, checkpoint))
     }
 
     /// The checkpoints of a step in a generation, the oldest first.
@@ -268,7 +258,7 @@ impl Store {
         project: ProjectId,
         step: (StepNo, u32),
     ) -> Result<Vec<Checkpoint>, StoreError> {
-        ask!(self, store => store.checkpoints(project, step))
+        on!(self, store => store.checkpoints(project, step))
     }
 
     /// The replays of a project, the oldest first.
@@ -276,7 +266,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn replays(&self, id: ProjectId) -> Result<Vec<ReplayLine>, StoreError> {
-        ask!(self, store => store.replays(id))
+        on!(self, store => store.replays(id))
     }
 
     /// Keeps a token, of which only the SHA-256 is known.
@@ -289,7 +279,7 @@ impl Store {
         hash: [u8; 32],
         author: Option<Author>,
     ) -> Result<(), StoreError> {
-        ask!(self, store => store.put_token(token, hash, author))
+        on!(self, store => store.put_token(token, hash, author))
     }
 
     /// Revokes a token; whether it was there and valid.
@@ -302,7 +292,7 @@ impl Store {
         author: Option<Author>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        ask!(self, store => store.revoke_token(id, author, now))
+        on!(self, store => store.revoke_token(id, author, now))
     }
 
     /// Finds a valid token by its SHA-256.
@@ -310,7 +300,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn token(&self, hash: [u8; 32]) -> Result<Option<TokenRow>, StoreError> {
-        ask!(self, store => store.token(hash))
+        on!(self, store => store.token(hash))
     }
 
     /// Lists the tokens, revoked ones included.
@@ -318,7 +308,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        ask!(self, store => store.tokens())
+        on!(self, store => store.tokens())
     }
 
     /// Reads the audit, newest first: before a number, and of one project.
@@ -331,7 +321,7 @@ impl Store {
         project: Option<ProjectId>,
         limit: u32,
     ) -> Result<Vec<AuditLine>, StoreError> {
-        ask!(self, store => store.audit(before, project, limit))
+        on!(self, store => store.audit(before, project, limit))
     }
 
     /// What waits in queues for a worker. Steps that their owner runs itself wait in memory.
@@ -339,7 +329,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
-        ask!(self, store => store.queues())
+        on!(self, store => store.queues())
     }
 
     /// Lets the steps of a queue start no more, or again; whether that was not so before.
@@ -353,7 +343,7 @@ impl Store {
         author: Option<Author>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let held = ask!(self, store => store.hold_queue(queue, paused, author, now))?;
+        let held = on!(self, store => store.hold_queue(queue, paused, author, now))?;
         self.hint();
         Ok(held)
     }
@@ -366,6 +356,6 @@ impl Store {
         &self,
         projects: &[ProjectId],
     ) -> Result<Vec<(ProjectId, i64, bool)>, StoreError> {
-        ask!(self, store => store.last_events(projects))
+        on!(self, store => store.last_events(projects))
     }
 }

@@ -9,7 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Store, StoreError};
-use crate::{ProjectId, Timestamp, plan::Plan, store::Author};
+use crate::{
+    ProjectId, Timestamp,
+    plan::{Plan, hex},
+    store::Author,
+};
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,14 +197,6 @@ impl Cell {
     }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
@@ -253,15 +249,6 @@ pub(crate) struct Rows {
     pub(crate) rows: Vec<ArchivedRow>,
 }
 
-macro_rules! ask {
-    ($self:ident, $store:ident => $call:expr) => {
-        match $self {
-            Store::Sqlite($store) => $call.await,
-            Store::Postgres($store) => $call.await,
-        }
-    };
-}
-
 impl Store {
     /// Reads a page of a table, after a key.
     pub(crate) async fn archived(
@@ -270,11 +257,53 @@ impl Store {
         table: &'static Table,
         after: Option<Key>,
     ) -> Result<Vec<ArchivedRow>, StoreError> {
-        ask!(self, store => store.archived(project, table, after))
+        on!(self, store => store.archived(project, table, after))
     }
 
     /// Records a project from an archive whole, or not; `false` where one has its id.
     pub(crate) async fn import(&self, import: Import) -> Result<bool, StoreError> {
-        ask!(self, store => store.import(import))
+        on!(self, store => store.import(import))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    /// Of a project, and not of its archive: who has it, what is on its way to it, by what it
+    /// is found, and of what it is a fork.
+    const LEFT: [&str; 6] =
+        ["audit", "claims", "fork_steps", "forks", "mailbox", "project_labels"];
+
+    #[tokio::test]
+    async fn every_column_of_a_project_is_archived() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dandori.db");
+        Store::open(&path, true).await.unwrap();
+        let url = format!("sqlite:{}", path.display());
+        let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        let columns: Vec<(String, String)> = sqlx::query_as(
+            "select m.name, c.name from sqlite_master m, pragma_table_info(m.name) c
+             where m.type = 'table'",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        let mut stored: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (table, column) in &columns {
+            stored.entry(table).or_default().insert(column);
+        }
+        stored.retain(|table, columns| {
+            columns.remove("project") && !LEFT.contains(table)
+        });
+        let archived: BTreeMap<&str, BTreeSet<&str>> = TABLES
+            .iter()
+            .map(|it| (it.name, it.columns.iter().map(|(name, _)| *name).collect()))
+            .collect();
+        assert_eq!(archived, stored);
     }
 }

@@ -10,6 +10,16 @@
 //!
 //! Invariant: a write that returned `Ok` is on disk.
 
+/// Calls the same verb on whichever database it is.
+macro_rules! on {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Store::Sqlite($store) => $call.await,
+            Store::Postgres($store) => $call.await,
+        }
+    };
+}
+
 mod access;
 pub(crate) mod archive;
 #[cfg(feature = "broken")]
@@ -68,16 +78,6 @@ pub enum Store {
     Sqlite(SqliteStore),
     /// A server: many workers on many machines.
     Postgres(PostgresStore),
-}
-
-/// Calls the same verb on whichever database it is.
-macro_rules! on {
-    ($self:ident, $store:ident => $call:expr) => {
-        match $self {
-            Store::Sqlite($store) => $call.await,
-            Store::Postgres($store) => $call.await,
-        }
-    };
 }
 
 impl Store {

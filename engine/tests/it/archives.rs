@@ -145,6 +145,37 @@ on_both! {
         second.shutdown().await;
     }
 
+    async fn what_sleeps_with_a_value_leaves_with_it(backend) {
+        let (stage, there) = (crate::stage::Stage::on(backend), crate::stage::Stage::on(other(backend)));
+        let (first, second) = (stage.engine().await, there.engine().await);
+        let document = "tasks: {a: {kind: work}, b: {kind: work, needs: [a], \
+                        with: {a: '${{ tasks.a.output }}'}}, c: {kind: work}}";
+        let base = first.submit(yaml(document)).await.unwrap();
+        let [a, c] = stage.next_of(2).await.try_into().unwrap_or_else(|_| panic!());
+        let output = dandori::to_raw(&json!("slept")).unwrap();
+        let wait = std::time::Duration::from_secs(3_600);
+        a.end(Ok(dandori::Outcome::After { wait, output }));
+        stage.until_step(&base, "a", "waiting").await;
+        base.pause().await.unwrap();
+        c.fail(StepError::fail("failed", "once"));
+        stage.until_step(&base, "c", "failed").await;
+        let plan = base.plan_fork(&ReplayOptions::default(), None).await.unwrap();
+        let fork = base.fork(plan).await.unwrap();
+        let c = stage.next().await;
+        fork.pause().await.unwrap();
+        c.succeed(json!(1));
+        stage.until_step(&fork, "c", "succeeded").await;
+        let moved = import(&second, &archive(&fork).await).await.unwrap();
+        moved.resume().await.unwrap();
+        there.clock.advance(wait * 2);
+        let b = there.next().await;
+        assert_eq!(b.input, json!({ "a": "slept" }), "the value is that of the base");
+        b.succeed(json!(2));
+        assert_eq!(ended(&moved).await.state.as_str(), "succeeded");
+        first.abort().await;
+        second.shutdown().await;
+    }
+
     async fn what_is_no_whole_archive_records_nothing(backend) {
         let here = Database::fresh(backend);
         let first = engine(&here).await;
