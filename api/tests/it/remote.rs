@@ -258,8 +258,20 @@ outputs: { b: '${{ tasks.b.output }}', c: '${{ tasks.c.output }}' }
         ];
         let ended = run(&words).exits(0).json();
         assert_eq!(ended["output"]["b"], "new you");
+        // A large one is within the bounds of a submission.
+        for place in [&remote.here, &own] {
+            let text = "x".repeat(1_500_000);
+            place.write(
+                "large.yaml",
+                &format!("tasks: {{a: {{kind: noop, with: {{output: {text}}}}}}}"),
+            );
+        }
+        run(&["submit", "large.yaml", "--wait"]).exits(0);
+        run(&["export", "last", "-o", "large.ndjson"]).exits(0);
+        run(&["import", "large.ndjson", "--new-id"]).exits(0);
         // Out of the database, and into it once more.
-        run(&["export", "last", "-o", "moved.ndjson"]).exits(0);
+        let id = ended["id"].as_str().unwrap();
+        run(&["export", id, "-o", "moved.ndjson"]).exits(0);
         let there = run(&["import", "moved.ndjson", "--json"]).exits(2).json();
         assert_eq!(there["error"]["code"], "exists");
         let moved = run(&["import", "moved.ndjson", "--new-id"]).exits(0).stdout;
