@@ -15,6 +15,7 @@
 mod cluster;
 mod count;
 mod floor;
+mod more;
 mod shape;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
@@ -33,10 +34,8 @@ type Anything = Box<dyn std::error::Error + Send + Sync>;
 
 /// The output of every step: 100 bytes of JSON.
 const OUTPUT: usize = 98;
-/// How often is looked whether all have ended: each look costs what a reader costs.
-const POLL: Duration = Duration::from_millis(2);
 /// So many projects are submitted at once.
-const SUBMITTERS: usize = 16;
+const SUBMITTERS: usize = 64;
 
 #[derive(Debug, Parser)]
 #[command(about = "Throughput and latency beside the bare database")]
@@ -49,6 +48,55 @@ struct Args {
 enum What {
     /// Run projects of a shape, and the floor, in turn.
     Throughput(Throughput),
+    /// From submission to result of a small project, on an idle worker.
+    Latency {
+        /// The database.
+        #[arg(long, value_enum, default_value_t = Kind::Sqlite)]
+        store: Kind,
+        /// Each figure is the median of so many rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// How a worker starts, and what it costs while it has nothing to do.
+    Idle {
+        /// The database.
+        #[arg(long, value_enum, default_value_t = Kind::Sqlite)]
+        store: Kind,
+        /// So many finished steps are stored before.
+        #[arg(long, default_value_t = 0)]
+        stored: usize,
+    },
+    /// One and two worker processes on a PostgreSQL database.
+    Workers {
+        /// As for `throughput`.
+        #[arg(long, default_value = "fanout")]
+        shape: Shape,
+        /// How many steps in all.
+        #[arg(long, default_value_t = 100_000)]
+        steps: usize,
+        /// Each figure is the median of so many rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// A process among several.
+    #[command(hide = true)]
+    Share {
+        /// An address.
+        #[arg(long)]
+        at: String,
+        #[arg(long)]
+        shape: Shape,
+        #[arg(long)]
+        steps: usize,
+    },
+    /// Do one hot path of the core, for whoever counts its instructions.
+    #[command(hide = true)]
+    Work {
+        /// `plan`, `apply` or `expression`.
+        what: String,
+        /// How many steps or evaluations.
+        count: usize,
+    },
 }
 
 #[derive(Debug, Parser)]
@@ -100,6 +148,11 @@ impl Place {
         Ok(Self { kind, at, _folder: folder })
     }
 
+    /// One that is there.
+    pub(crate) fn at(kind: Kind, at: String) -> Result<Self, Anything> {
+        Ok(Self { kind, at, _folder: tempfile::tempdir()? })
+    }
+
     fn builder(&self) -> EngineBuilder {
         match self.kind {
             Kind::Sqlite => Engine::builder().sqlite(PathBuf::from(&self.at)),
@@ -107,7 +160,7 @@ impl Place {
         }
     }
 
-    async fn engine(&self, concurrency: usize) -> Result<Engine, Anything> {
+    pub(crate) async fn engine(&self, concurrency: usize) -> Result<Engine, Anything> {
         let noop = async |_: Context, _: serde_json::Value| {
             Ok::<_, StepError>("x".repeat(OUTPUT))
         };
@@ -139,10 +192,23 @@ struct Figures {
     ratio: f64,
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Anything> {
-    let What::Throughput(args) = Args::parse().what;
-    let figures = throughput(&args).await?;
+fn main() -> Result<(), Anything> {
+    let on = tokio::runtime::Runtime::new()?;
+    match Args::parse().what {
+        What::Throughput(args) => on.block_on(measure(&args)),
+        What::Latency { store, rounds } => on.block_on(more::latency(store, rounds)),
+        What::Idle { store, stored } => on.block_on(more::idle(store, stored)),
+        What::Workers { shape, steps, rounds } => more::workers(&shape, steps, rounds),
+        What::Share { at, shape, steps } => on.block_on(more::share(at, &shape, steps)),
+        What::Work { what, count } => match dandori_benches::work(&what, count) {
+            true => Ok(()),
+            false => Err(format!("one of {}", dandori_benches::ALL.join(", ")).into()),
+        },
+    }
+}
+
+async fn measure(args: &Throughput) -> Result<(), Anything> {
+    let figures = throughput(args).await?;
     if args.json {
         println!("{}", serde_json::to_string(&figures)?);
         return Ok(());
@@ -175,7 +241,7 @@ async fn throughput(args: &Throughput) -> Result<Figures, Anything> {
         rows.push(floor.rows(steps.clamp(10_000, 100_000)).await?);
         drop(floor);
         let place = Place::fresh(args.store)?;
-        fill(&place, args).await?;
+        fill(&place, args.stored, args.concurrency).await?;
         let engine = place.engine(args.concurrency).await?;
         let before = count::cpu()?;
         let took = run(&engine, &documents).await?;
@@ -224,12 +290,16 @@ fn median(mut of: Vec<f64>) -> f64 {
 }
 
 /// Finished projects that were there before.
-async fn fill(place: &Place, args: &Throughput) -> Result<(), Anything> {
-    if args.stored == 0 {
+pub(crate) async fn fill(
+    place: &Place,
+    stored: usize,
+    concurrency: usize,
+) -> Result<(), Anything> {
+    if stored == 0 {
         return Ok(());
     }
-    let engine = place.engine(args.concurrency).await?;
-    let mut left = args.stored;
+    let engine = place.engine(concurrency).await?;
+    let mut left = stored;
     while left > 0 {
         let steps = left.min(50_000);
         run(&engine, &Shape::Fanout.documents(steps)?).await?;
@@ -240,36 +310,28 @@ async fn fill(place: &Place, args: &Throughput) -> Result<(), Anything> {
 }
 
 /// From the first submission to the last recorded end.
-async fn run(
+pub(crate) async fn run(
     engine: &Engine,
     documents: &[dandori::Project],
 ) -> Result<Duration, Anything> {
     let began = Instant::now();
     let room = Arc::new(Semaphore::new(SUBMITTERS));
-    let mut submitting = JoinSet::new();
+    let mut running = JoinSet::new();
     for document in documents {
         let permit = Arc::clone(&room).acquire_owned().await?;
         let (engine, document) = (engine.clone(), document.clone());
-        submitting.spawn(async move {
-            let _permit = permit;
-            engine.submit(document).await.map(|_| ())
+        running.spawn(async move {
+            let project = engine.submit(document).await?;
+            drop(permit);
+            project.ended().await
         });
     }
-    while let Some(submitted) = submitting.join_next().await {
-        submitted??;
+    while let Some(ended) = running.join_next().await {
+        if ended??.state != ProjectState::Succeeded {
+            return Err("a project has failed".into());
+        }
     }
-    let open = vec![ProjectState::Pending, ProjectState::Running];
-    let open = ListFilter { states: open, limit: 1, ..ListFilter::default() };
-    while !engine.list(&open).await?.is_empty() {
-        tokio::time::sleep(POLL).await;
-    }
-    let took = began.elapsed();
-    let failed = vec![ProjectState::Failed, ProjectState::Cancelled];
-    let failed = ListFilter { states: failed, limit: 1, ..ListFilter::default() };
-    match engine.list(&failed).await?.is_empty() {
-        true => Ok(took),
-        false => Err("a project has failed".into()),
-    }
+    Ok(began.elapsed())
 }
 
 /// From the end of the last step that a step needs to its own end, in µs.

@@ -4,15 +4,14 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    Clock, Error, Handler, Kinds, Project, ProjectHandle, ProjectId, SessionId, State,
+    Clock, Error, Handler, Kinds, ProjectHandle, ProjectId, SessionId, State,
     Timestamp,
     plan::Plan,
     plans::Plans,
     run::ProjectState,
-    spec::Compiled,
     store::{
-        ListFilter, NewProject, PostgresOptions, ProjectRow, Reference, Serves,
-        SessionRow, Store, StoreError, StoreErrorKind, Submitted,
+        ListFilter, PostgresOptions, ProjectRow, Reference, Serves, SessionRow, Store,
+        StoreError, StoreErrorKind,
     },
     worker,
 };
@@ -397,78 +396,9 @@ impl Engine {
         &self.0.store
     }
 
-    /// Records a project. When this returns it is on disk; an executing engine starts it.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`], [`Error::Conflict`], or the database's.
-    pub async fn submit(&self, project: Project) -> Result<ProjectHandle, Error> {
-        self.submit_compiled(self.compile(&project)?).await
-    }
-
     /// The time by the clock of the engine: on a shared database that of its server.
     pub fn now(&self) -> Timestamp {
         self.0.clock.now()
-    }
-
-    /// Records a compiled project.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`], [`Error::Refused`], or the database's.
-    pub async fn submit_compiled(
-        &self,
-        compiled: Compiled,
-    ) -> Result<ProjectHandle, Error> {
-        if self.0.worker.is_some() && !self.0.spreads {
-            self.check_allowed(&compiled.plan)?;
-        }
-        let inputs = serde_json::to_vec(&compiled.inputs).unwrap_or_default();
-        let fingerprint = compiled.fingerprint(&inputs);
-        // Held until it is adopted, so that it need not be read and parsed again.
-        let plan = Arc::new(compiled.plan);
-        self.0.plans.insert(&plan);
-        let id = match &compiled.idempotency_key {
-            Some(key) => ProjectId::from_key(key),
-            None => ProjectId::fresh(),
-        };
-        // Where others may take it, only what finds free slots here soon.
-        let worker = self.0.worker.as_ref();
-        let own = worker.filter(|worker| !self.0.spreads || worker.has_room());
-        let project = NewProject {
-            id,
-            name: compiled.name,
-            plan_hash: plan.hash(),
-            plan: Arc::clone(plan.bytes()),
-            steps: plan.len(),
-            priority: compiled.priority,
-            inputs: inputs.into(),
-            labels: compiled.labels,
-            fingerprint,
-            created_at: self.0.clock.now(),
-            // Nobody else takes it before this engine does.
-            owner: own.map(|worker| *worker.session.borrow()),
-            kinds: plan.kinds().into_iter().map(str::to_owned).collect(),
-            author: compiled.author,
-        };
-        let submitted = self.0.store.submit(Arc::new(project)).await;
-        if let (Err(error), Some(worker)) = (&submitted, own)
-            && error.is_transient()
-        {
-            // It may be recorded, and owned from birth: then it is executed, although
-            // nobody was told.
-            worker.adopt_later(id);
-        }
-        if submitted? == Submitted::Conflict {
-            return Err(Error::Conflict(id));
-        }
-        if let (None, Some(worker)) = (own, worker) {
-            worker.look();
-        } else if let Some(worker) = own
-            && let Err(error) = worker.adopt(id).await
-        {
-            // It is recorded, and the next process starts it: this one may be stopping.
-            tracing::warn!(project = %id, %error, "recorded, and not started here");
-        }
-        Ok(self.project(id))
     }
 
     /// Executes a project here, if this engine executes at all.

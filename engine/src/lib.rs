@@ -104,6 +104,7 @@ pub mod run;
 pub mod spec;
 pub mod store;
 mod submission;
+mod submit;
 mod view;
 mod why;
 mod worker;

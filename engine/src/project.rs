@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     Changes, Engine, Error, ProjectId,
+    changes::Ending,
     plan::{Plan, StepNo},
     run::{PastAttempt, ProjectState, Run, WaitReason},
     store::{Author, LogLine, MailKind, ProjectRow, StoredProject, Summary},
@@ -16,6 +17,8 @@ use crate::{
 
 /// How often another process's work is looked at.
 const POLL: Duration = Duration::from_millis(200);
+/// The same for a project in the hands of this process, which tells of its end.
+const OURS: Duration = Duration::from_secs(5);
 /// How long a server may be away while somebody waits for a project.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a request waits to be applied before it is left to the owner.
@@ -33,6 +36,8 @@ pub struct ProjectHandle {
     names: Arc<Folded>,
     /// In whose name it is steered, for the audit.
     author: Option<Author>,
+    /// Told of its end, where it was born in this process.
+    ending: Option<Arc<Ending>>,
 }
 
 /// The names of the steps of a project, as they were folded last.
@@ -70,7 +75,7 @@ pub enum Steered {
 impl ProjectHandle {
     pub(crate) fn new(engine: Engine, id: ProjectId) -> Self {
         let names = engine.inner().names.of(id);
-        Self { engine, id, names, author: None }
+        Self { engine, id, names, author: None, ending: None }
     }
 
     /// The engine that it was found through.
@@ -229,18 +234,62 @@ impl ProjectHandle {
         }
     }
 
+    /// Told of the end from its birth on, so that nothing is missed and nothing read.
+    pub(crate) fn told(self, ending: Option<Ending>) -> Self {
+        Self { ending: ending.map(Arc::new), ..self }
+    }
+
     /// Waits until the project has ended, and reads it.
     ///
     /// # Errors
     /// The database's, or that of the worker in this process.
     pub async fn wait(&self) -> Result<ProjectView, Error> {
-        let mut commits = Changes::of(&self.engine);
         loop {
-            commits.seen();
-            if self.patiently(|| self.row()).await?.state.is_terminal() {
-                return self.patiently(|| self.view()).await;
+            self.ended().await?;
+            let view = self.patiently(|| self.view()).await?;
+            // Else somebody has opened it again meanwhile.
+            if view.state.is_terminal() {
+                return Ok(view);
             }
-            commits.changed(POLL).await;
+        }
+    }
+
+    /// Waits until the project has ended, and tells its row alone.
+    ///
+    /// # Errors
+    /// The database's, or that of the worker in this process.
+    pub async fn ended(&self) -> Result<ProjectRow, Error> {
+        let worker = self.engine.inner().worker.as_ref();
+        let ending = match &self.ending {
+            Some(ending) => Some(Arc::clone(ending)),
+            None => worker.map(|worker| Arc::new(worker.ends.of(self.id))),
+        };
+        // An end that comes while the row is read is told all the same.
+        let mut told = ending.as_ref().map(|ending| ending.told());
+        let mut read = self.ending.is_none();
+        loop {
+            if let Some(row) =
+                told.as_mut().and_then(|it| it.borrow_and_update().clone())
+            {
+                return Ok(row);
+            }
+            let mut moment = OURS;
+            if std::mem::replace(&mut read, true) {
+                let row = self.patiently(|| self.row()).await?;
+                if row.state.is_terminal() {
+                    return Ok(row);
+                }
+                let here = worker.map(|worker| worker.session.borrow().uuid());
+                moment = if row.session.is_some() && row.session == here {
+                    OURS
+                } else {
+                    POLL
+                };
+            }
+            match &mut told {
+                Some(told) => drop(tokio::time::timeout(moment, told.changed()).await),
+                None => tokio::time::sleep(moment).await,
+            }
             self.engine.check_worker()?;
         }
     }

@@ -10,6 +10,7 @@ pub(crate) struct Builder {
     pub(super) scopes: Vec<Scope>,
     pub(super) policies: Vec<Policy>,
     known_policies: HashMap<String, u32>,
+    latest_policy: u32,
     pub(crate) drafts: Vec<Draft>,
 }
 
@@ -19,19 +20,26 @@ impl Builder {
             scopes,
             policies: vec![],
             known_policies: HashMap::new(),
+            latest_policy: 0,
             drafts: vec![],
         }
     }
 
     /// The number of a policy, which is kept once.
     pub(crate) fn policy(&mut self, policy: Policy) -> u32 {
+        // Most are as the one before.
+        if self.policies.get(self.latest_policy as usize) == Some(&policy) {
+            return self.latest_policy;
+        }
         // Distinct policies are few; their JSON is their identity.
         let key = serde_json::to_string(&policy).unwrap_or_default();
         let next = u32::try_from(self.policies.len()).unwrap_or(u32::MAX);
-        *self.known_policies.entry(key).or_insert_with(|| {
-            self.policies.push(policy);
+        let policies = &mut self.policies;
+        self.latest_policy = *self.known_policies.entry(key).or_insert_with(|| {
+            policies.push(policy);
             next
-        })
+        });
+        self.latest_policy
     }
 
     pub(super) fn scope(&mut self, scope: Scope) -> u32 {

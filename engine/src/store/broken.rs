@@ -73,8 +73,6 @@ const TEXTS: &[Broken] = broken! {
         take_project, "state = 'live' for key share" => "state = 'live'";
     "a session is declared dead while it adopts":
         expire_session, "for update" => "";
-    "who submits for itself is declared dead meanwhile":
-        put_project, "s.state = 'live' for key share" => "s.state = 'live'";
     "a session ends while it adopts":
         lock_session, "for update" => "";
     "who drained dies again and is charged":
@@ -99,6 +97,16 @@ const TEXTS: &[Broken] = broken! {
 
 /// Those of statements that are not texts alone.
 const OTHERS: &[Broken] = &[
+    Broken {
+        name: "who submits for itself is declared dead meanwhile",
+        statements: |good| {
+            let put =
+                |text| swap(text, "s.state = 'live' for key share", "s.state = 'live'");
+            let (put_projects, put_projects_alone) =
+                (put(good.put_projects), put(good.put_projects_alone));
+            Statements { put_projects, put_projects_alone, ..good }
+        },
+    },
     Broken {
         name: "a beat revives the dead",
         statements: |good| Statements {
@@ -163,11 +171,42 @@ const OTHERS: &[Broken] = &[
         name: "facts of a lost project are written",
         statements: |good| commit(good, "join held h on h.id = s.project", ""),
     },
+    Broken {
+        name: "later facts of a lost project are written",
+        statements: |good| commit(good, "join held h on h.id = k.project", ""),
+    },
+    Broken {
+        name: "a lone commit of another session counts",
+        statements: |good| lone(good, "p.session = $14", "$14::uuid is not null"),
+    },
+    Broken {
+        name: "a lone commit of an older epoch counts",
+        statements: |good| lone(good, "p.epoch = t.epoch", "t.epoch is not null"),
+    },
+    Broken {
+        name: "a lone commit counts twice",
+        statements: |good| {
+            let either = lone(good, "p.last_event = t.before", "t.before is not null");
+            lone(either, "p.writes = t.writes", "t.writes is not null")
+        },
+    },
+    Broken {
+        name: "a lone fact of a lost project is written",
+        statements: |good| {
+            lone(good, "$33::text\n    from guard h", "$33::text from part h")
+        },
+    },
 ];
 
 fn commit(good: Statements, part: &str, by: &str) -> Statements {
-    let texts = good.commit.map(|texts| texts.map(|text| swap(text, part, by)));
-    Statements { commit: texts, ..good }
+    let [lone, first, full] = good.commit.unwrap_or_default();
+    let first = if first.contains(part) { swap(first, part, by) } else { first };
+    Statements { commit: Some([lone, first, swap(full, part, by)]), ..good }
+}
+
+fn lone(good: Statements, part: &str, by: &str) -> Statements {
+    let [lone, first, full] = good.commit.unwrap_or_default();
+    Statements { commit: Some([swap(lone, part, by), first, full]), ..good }
 }
 
 /// All variants.

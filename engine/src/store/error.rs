@@ -161,3 +161,11 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+/// What is stored makes no sense.
+pub(super) fn damaged(what: impl fmt::Display) -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Corrupt,
+        format!("a stored value is damaged: {what}"),
+    )
+}

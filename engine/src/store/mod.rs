@@ -27,7 +27,9 @@ mod broken;
 mod codec;
 mod crash;
 mod error;
+mod gather;
 mod lock;
+mod part;
 mod postgres;
 mod sqlite;
 mod statements;
@@ -37,18 +39,20 @@ use std::{path::Path, pin::Pin, sync::Arc};
 
 use uuid::Uuid;
 
+use self::error::damaged;
 pub use self::{
     access::*,
     crash::CrashPoint,
     error::{StoreError, StoreErrorKind},
     lock::LockHolder,
+    part::{Committed, Header, Part},
     postgres::{PostgresOptions, PostgresStore},
     sqlite::SqliteStore,
     types::{
-        Adoptable, Adopted, Beat, Claim, ClaimOutcome, ClaimRow, Committed, Consumed,
-        Delivery, Header, HeldClaim, Letters, ListFilter, LogLine, Mail, MailKind,
-        NewProject, NewSession, Offer, Other, Part, ProjectRow, Pulse, Reference,
-        Serves, SessionRow, StoredProject, Submitted,
+        Adoptable, Adopted, Beat, Claim, ClaimOutcome, ClaimRow, Consumed, Delivery,
+        HeldClaim, Letters, ListFilter, LogLine, Mail, MailKind, NewProject,
+        NewSession, Offer, Other, ProjectRow, Pulse, Reference, Serves, SessionRow,
+        StoredProject, Submitted,
     },
 };
 pub(crate) use self::{
@@ -590,11 +594,4 @@ impl Store {
     ) -> Result<Vec<LogLine>, StoreError> {
         on!(self, store => store.logs(project, no))
     }
-}
-
-fn damaged(what: impl std::fmt::Display) -> StoreError {
-    StoreError::new(
-        StoreErrorKind::Corrupt,
-        format!("a stored value is damaged: {what}"),
-    )
 }

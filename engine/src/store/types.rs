@@ -14,7 +14,7 @@ use super::Author;
 use crate::{
     ProjectId, SessionId, StepError, Timestamp,
     plan::{Plan, StepNo},
-    run::{Fact, Output, PastAttempt, ProjectState, Record, Restored},
+    run::{Fact, Output, ProjectState, Restored},
 };
 
 /// A project to be recorded.
@@ -49,10 +49,13 @@ pub struct NewProject {
 }
 
 /// How a submission ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Submitted {
-    /// It is recorded now.
+    /// It is recorded now, and waits for an owner.
+    #[default]
     New,
+    /// It is recorded now, and the session that was named owns it in its first epoch.
+    Born,
     /// The same submission was recorded before.
     Existing,
     /// Another submission was recorded under the same key.
@@ -292,91 +295,6 @@ impl MailKind {
             Self::Retry => "retry",
         }
     }
-}
-
-/// The part of a commit that belongs to one project: all of it, or nothing.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// The project.
-    pub project: ProjectId,
-    /// The session that owns it.
-    pub session: SessionId,
-    /// The epoch of its ownership.
-    pub epoch: i64,
-    /// The number of the latest event before.
-    pub from: i64,
-    /// How often owners have written to the project before.
-    pub writes: i64,
-    /// Rows to write, at most one for a step.
-    pub facts: Vec<Fact>,
-    /// Attempts to keep.
-    pub attempts: Vec<PastAttempt>,
-    /// Lines of history, numbered from `from + 1`.
-    pub records: Vec<Record>,
-    /// Messages whose effects are in this part.
-    pub mail: Vec<i64>,
-    /// Claims whose outcomes are in this part.
-    pub consumed: Vec<Consumed>,
-    /// Steps to offer to other workers.
-    pub offers: Vec<Offer>,
-    /// Offers to take back, where nobody has taken them.
-    pub withdraw: Vec<StepNo>,
-    /// Claimed steps to stop.
-    pub stop: Vec<StepNo>,
-    /// The project row after this part.
-    pub header: Header,
-    /// The output of the project, when it ended.
-    pub output: Option<Arc<RawValue>>,
-}
-
-impl Part {
-    /// The number of the latest event after this part.
-    pub fn upto(&self) -> i64 {
-        self.from + i64::try_from(self.records.len()).unwrap_or(i64::MAX)
-    }
-
-    /// How many unread messages this part consumes.
-    pub fn letters(&self) -> i64 {
-        i64::try_from(self.mail.len() + self.consumed.len()).unwrap_or(i64::MAX)
-    }
-
-    /// Whether the part touches claims.
-    pub fn spills(&self) -> bool {
-        !(self.consumed.is_empty()
-            && self.offers.is_empty()
-            && self.withdraw.is_empty()
-            && self.stop.is_empty())
-    }
-}
-
-/// What a commit tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Committed {
-    /// Projects that belong to another session now: nothing of them was written.
-    pub lost: Vec<ProjectId>,
-    /// Unread messages of the others.
-    pub mail: Vec<(ProjectId, i64)>,
-    /// Offers that were taken back.
-    pub withdrawn: Vec<(ProjectId, StepNo)>,
-}
-
-/// The changing columns of a project row.
-#[derive(Clone, Debug)]
-pub struct Header {
-    /// Its state.
-    pub state: ProjectState,
-    /// Why, beside its steps.
-    pub reason: Option<String>,
-    /// Step numbers below this are taken.
-    pub next_no: u32,
-    /// Steps by state.
-    pub counts: BTreeMap<&'static str, u32>,
-    /// When it began.
-    pub began_at: Option<Timestamp>,
-    /// When it was cancelled.
-    pub cancelled_at: Option<Timestamp>,
-    /// When it ended.
-    pub finished_at: Option<Timestamp>,
 }
 
 /// A worker that begins.

@@ -13,15 +13,17 @@ use crate::{
     ProjectId, SessionId, Timestamp,
     plan::StepNo,
     run::{Event, ProjectState},
-    store::{Adoptable, Adopted, Store, StoreError, StoreErrorKind},
+    store::{Adoptable, Adopted, ClaimRow, Letters, Store, StoreError, StoreErrorKind},
 };
 
 /// So many projects are taken over at a time.
 const ADOPTIONS_AT_ONCE: usize = 16;
 /// A session of many holds at most so many projects; the others are for the others.
 const MOST_PROJECTS: usize = 256;
-/// So many with those that do nothing here.
+/// So many with those that do nothing here, or when nobody else is there.
 const MOST_HELD: usize = 4_096;
+/// A worker that holds so many steps takes no further project.
+const MOST_NODES: usize = 1_000_000;
 /// What could not be loaded is tried again so much later: by a newer program, perhaps.
 const LATER: Duration = Duration::from_secs(60);
 /// A project that was taken over so often without a commit brings its workers down.
@@ -85,23 +87,30 @@ impl Scheduler {
         if !self.config.store.is_shared() {
             return true;
         }
+        let held = self.projects.len() + self.adopting.len();
+        if held >= MOST_HELD || self.nodes >= MOST_NODES {
+            return false;
+        }
+        // Nobody else would take it sooner, and who comes later is given whole projects.
+        if self.others.is_empty() {
+            return true;
+        }
+        // Those whose steps run elsewhere or that wait for a time keep no slot from anybody.
+        let quiet = |owned: &&Owned| !owned.is_busy() && owned.queue.is_empty();
+        if held - self.projects.values().filter(quiet).count() >= MOST_PROJECTS {
+            return false;
+        }
         let waiting: usize =
             self.projects.values().map(|owned| owned.queue.len()).sum();
         let running = self.config.concurrency.saturating_sub(self.free);
-        // Those whose steps run elsewhere or that wait for a time keep no slot from anybody.
-        let quiet = |owned: &&Owned| !owned.is_busy() && owned.queue.is_empty();
-        let quiet = self.projects.values().filter(quiet).count();
-        let held = self.projects.len() + self.adopting.len();
-        held < MOST_HELD
-            && held - quiet < MOST_PROJECTS
-            && waiting + running + self.adopting.len() < 2 * self.config.concurrency
+        waiting + running + self.adopting.len() < 2 * self.config.concurrency
     }
 
     /// Whether a project is more urgent than something that waits here.
     fn outranks(&self, candidate: &Adoptable) -> bool {
         self.adopting.is_empty()
             && self.projects.len() < MOST_PROJECTS
-            && self.startable.iter().any(|project| {
+            && self.line.projects().any(|project| {
                 let owned = self.projects.get(project);
                 owned.is_some_and(|owned| owned.row.priority < candidate.priority)
             })
@@ -136,7 +145,7 @@ impl Scheduler {
         let (config, session) = (Arc::clone(&self.config), self.session);
         let foreign = !config.all && !self.wanted.contains(&project);
         let inbox = self.inbox_sender.clone();
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             let result = adopt(&config, session, project, foreign).await;
             let _ = inbox.send(Message::Adopted { project, result });
         });
@@ -154,7 +163,8 @@ impl Scheduler {
                 if session == self.session && self.alive {
                     self.parked.remove(&project);
                     self.answered.remove(&project);
-                    self.take(*adopted, *owned);
+                    let Adopted { project, letters } = *adopted;
+                    self.take(&project.claims, letters, *owned);
                     if self.draining {
                         self.give_back_unbegun();
                     }
@@ -178,6 +188,22 @@ impl Scheduler {
         }
     }
 
+    /// A project was submitted here.
+    pub(super) fn born(&mut self, owned: Owned) {
+        let project = owned.id();
+        if !self.config.all || self.config.steer_only {
+            self.wanted.insert(project);
+        }
+        let ours = self.alive && owned.row.session == Some(self.session.uuid());
+        // Whoever was quicker has read it.
+        let taken = self.projects.contains_key(&project)
+            || self.adopting.contains_key(&project);
+        if !ours || taken || self.draining || self.config.steer_only {
+            return self.begin_adoption(project, None);
+        }
+        self.take(&[], Letters::default(), owned);
+    }
+
     /// A project that cannot be loaded here is not tried again for a while; on a file, not
     /// again by this process.
     pub(super) fn park(&mut self, project: ProjectId) {
@@ -188,14 +214,15 @@ impl Scheduler {
         self.parked.insert(project, Instant::now() + wait);
     }
 
-    fn take(&mut self, adopted: Adopted, mut owned: Owned) {
+    fn take(&mut self, claims: &[ClaimRow], letters: Letters, mut owned: Owned) {
         let project = owned.id();
-        for claim in &adopted.project.claims {
+        for claim in claims {
             let state = match claim.claimed_at {
                 Some(_) => OfferState::Taken,
                 None => OfferState::Sent,
             };
             owned.offers.insert(claim.no, state);
+            self.offering.insert(project);
         }
         if owned.row.charged {
             // One of these may have ended the process before its start was written. This
@@ -210,6 +237,9 @@ impl Scheduler {
         let ready: Vec<StepNo> =
             owned.run.ready_steps().filter(|no| !elsewhere(no)).collect();
         let begun = owned.row.began_at.is_some();
+        self.nodes += owned.run.len() as usize;
+        // What was told of an earlier end counts no more.
+        self.ends.reset(project);
         self.projects.insert(project, owned);
         for no in ready {
             self.make_ready(project, no);
@@ -220,14 +250,19 @@ impl Scheduler {
             self.apply(project, Event::Lost { no, charged, limit }, true);
         }
         if !begun && let Some(owned) = self.projects.get_mut(&project) {
-            let decisions = owned.run.begin(self.config.clock.now());
-            self.record(project, decisions, true);
+            let mut decisions = owned.run.begin(self.config.clock.now());
+            // Their inputs came with the submission, so they wait for no commit.
+            let ready = std::mem::take(&mut decisions.ready);
+            self.record(project, decisions, false);
+            for no in ready {
+                self.make_ready(project, no);
+            }
         }
-        if !adopted.project.claims.is_empty() {
+        if !claims.is_empty() {
             // What was offered had waited long enough.
             self.apply(project, Event::Tick, true);
         }
-        self.take_letters(project, adopted.letters);
+        self.take_letters(project, letters);
         self.reconcile_offers(project);
         self.close(project);
         self.release_if_ended(project);
@@ -279,7 +314,7 @@ impl Scheduler {
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
         let (session, epoch) = (self.session, owned.row.epoch);
         self.releasing.insert(project);
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             // Zero: a message that nobody has read keeps the project here.
             let released = loop {
                 match store.release(session, project, epoch, 0, wake_at).await {
@@ -305,9 +340,20 @@ impl Scheduler {
         }
     }
 
+    /// Tells who waits for it that a project has left, and with what row if it has ended.
+    fn tell_end(&self, owned: &Owned) {
+        let project = owned.id();
+        if self.ends.is_awaited(project) {
+            let ended = owned.freed && owned.run.state().is_terminal();
+            self.ends.tell(project, ended.then(|| owned.ended_row()));
+        }
+    }
+
     /// Drops a project from memory whole.
     pub(super) fn forget(&mut self, project: ProjectId) -> Option<Owned> {
         let owned = self.projects.remove(&project)?;
+        self.nodes = self.nodes.saturating_sub(owned.run.len() as usize);
+        self.tell_end(&owned);
         if let Some(due) = owned.armed {
             self.timers.remove(&(due, project));
         }
@@ -318,7 +364,7 @@ impl Scheduler {
             // What was counted is gone with it.
             (self.uncommitted, self.uncommitted_bytes) = (0, 0);
         }
-        self.startable.remove(&project);
+        self.line.remove(project);
         self.inputs.retain(|(of, _), _| *of != project);
         self.held_suspects.retain(|(of, _)| *of != project);
         if self.suspect.is_some_and(|(of, _)| of == project) {

@@ -1,9 +1,10 @@
-//! One attempt: the handler in a task of its own, its time limits, its panics.
+//! One attempt: the handler in a task, its time limits, its panics.
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -11,8 +12,8 @@ use super::{
     grow::{End, Ground, grown, mask_canvas},
 };
 use crate::{
-    Clock, Context, ErrorClass, Handler, Outcome, ProjectId, StepError, Timestamp,
-    plan::StepNo, spec::format_duration, store::MAX_OUTPUT,
+    Clock, Context, ErrorClass, Handler, Outcome, ProjectId, StepError, plan::StepNo,
+    spec::format_duration, store::MAX_OUTPUT,
 };
 
 /// How long an attempt that was told to stop may take before it is dropped.
@@ -24,6 +25,15 @@ pub(crate) struct Key {
     pub(crate) project: ProjectId,
     pub(crate) no: StepNo,
     pub(crate) attempt: u32,
+}
+
+/// What a handler hears of a request to stop: the request itself, where no time limit fires
+/// it too.
+pub(super) fn soft_token(
+    stop: &CancellationToken,
+    limit: Option<Duration>,
+) -> CancellationToken {
+    limit.map_or_else(|| stop.clone(), |_| CancellationToken::new())
 }
 
 /// What an attempt needs to run.
@@ -42,12 +52,15 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// Runs the attempt and tells the scheduler how it ended.
-    pub(super) async fn run(self) {
+    /// Runs the attempt in a task; it tells the scheduler how it ended.
+    pub(super) fn start(self) -> AbortHandle {
+        tokio::spawn(self.run()).abort_handle()
+    }
+
+    async fn run(self) {
         let (key, inbox, context) =
             (self.key, self.inbox.clone(), self.context.clone());
-        let at = self.config.clock.now();
-        let result = self.end(at).await.map_err(|error| StepError {
+        let result = self.end().await.map_err(|error| StepError {
             message: context.mask(error.message),
             code: context.mask(error.code.into_owned()).into(),
             ..error
@@ -56,13 +69,14 @@ impl Attempt {
         let _ = inbox.send(Message::Ended { key, result });
     }
 
-    async fn end(self, started: Timestamp) -> Result<End, StepError> {
+    async fn end(self) -> Result<End, StepError> {
         let Self { handler, context, input, soft, hard, stop, ground, config, .. } =
             self;
-        let clock = config.clock.clone();
-        let limits = (soft, hard);
         let work = (handler, context.clone(), input);
-        let outcome = supervise(work, started, limits, stop, clock).await?;
+        let outcome = match (soft, hard) {
+            (None, None) => unlimited(work, stop).await?,
+            limits => supervise(work, limits, stop, config.clock.clone()).await?,
+        };
         let outcome = check_size(outcome)?;
         let outcome = mask_outcome(&context, outcome)?;
         grown(&context, ground, &config, outcome).await
@@ -71,17 +85,35 @@ impl Attempt {
 
 type Work = (Arc<dyn Handler>, Context, Box<RawValue>);
 
+/// Without time limits there is nothing to supervise: the handler runs in the task of the
+/// attempt, and the request to stop is its own.
+async fn unlimited(
+    (handler, context, input): Work,
+    stop: CancellationToken,
+) -> Result<Outcome, StepError> {
+    let work = AssertUnwindSafe(handler.run(context, &input)).catch_unwind();
+    let cut = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        biased;
+        ended = work => ended.unwrap_or_else(|panic| Err(describe_panic(&*panic))),
+        () = cut => Err(StepError::cancelled()),
+    }
+}
+
+/// With time limits the handler has a task of its own, so that one that never yields cannot
+/// keep them from being noticed.
 async fn supervise(
     (handler, context, input): Work,
-    started: Timestamp,
     (soft, hard): (Option<Duration>, Option<Duration>),
     stop: CancellationToken,
     clock: Clock,
 ) -> Result<Outcome, StepError> {
     {
+        let started = clock.now();
         let token = context.cancellation().clone();
-        // A task of its own: a panic is caught, and a handler that never yields cannot
-        // keep the time limits from being noticed.
         let mut work =
             AbortOnDrop(tokio::spawn(
                 async move { handler.run(context, &input).await },
@@ -108,7 +140,7 @@ async fn supervise(
                             Err(over_time("soft", soft))
                         }
                         Ok(result) => result,
-                        Err(error) => Err(describe_panic(error)),
+                        Err(error) => Err(describe_end(error)),
                     };
                 }
                 () = &mut hard_end => return Err(over_time("hard", hard)),
@@ -121,7 +153,7 @@ async fn supervise(
                     let end = tokio::time::timeout(STOP_GRACE, &mut work.0).await;
                     return match end {
                         Ok(Ok(result)) => result,
-                        Ok(Err(error)) => Err(describe_panic(error)),
+                        Ok(Err(error)) => Err(describe_end(error)),
                         Err(_) => Err(StepError::cancelled()),
                     };
                 }
@@ -143,18 +175,20 @@ fn over_time(which: &str, limit: Option<Duration>) -> StepError {
     StepError::retry("timeout", format!("the {which} time limit of {limit} has passed"))
 }
 
-fn describe_panic(error: tokio::task::JoinError) -> StepError {
+fn describe_end(error: tokio::task::JoinError) -> StepError {
     match error.try_into_panic() {
-        Ok(panic) => {
-            let message = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "the handler panicked".to_owned());
-            StepError::retry("panic", message)
-        }
+        Ok(panic) => describe_panic(&*panic),
         Err(_) => StepError::cancelled(),
     }
+}
+
+fn describe_panic(panic: &(dyn Any + Send)) -> StepError {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "the handler panicked".to_owned());
+    StepError::retry("panic", message)
 }
 
 fn check_size(outcome: Outcome) -> Result<Outcome, StepError> {

@@ -100,6 +100,7 @@ impl Scheduler {
         }
         self.arm(project);
         self.reconcile_offers(project);
+        self.place(project);
         if complete {
             self.close(project);
         }
@@ -170,10 +171,10 @@ impl Scheduler {
         );
         self.flush_at = None;
         self.urgent = false;
-        self.committing = true;
         let logs = std::mem::take(&mut self.logs);
+        self.committing = true;
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             let result = settle(&store, parts, logs).await;
             let _ = inbox.send(super::Message::Committed { result });
         });
@@ -233,6 +234,9 @@ impl Scheduler {
             launch.extend(carry.launch.into_iter().map(|no| (id, no)));
             touched.push((id, carry.withdraw));
         }
+        // What has gathered meanwhile is sent before anything else is done: the database must
+        // not wait for what follows from this commit.
+        self.flush();
         for (project, no) in ready {
             self.make_ready(project, no);
         }
@@ -263,7 +267,7 @@ impl Scheduler {
         self.park(project);
         let (store, session) = (self.config.store.clone(), self.session);
         let now = self.config.clock.now();
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             let park = || store.park(session, project, epoch, "store_refused", now);
             while let Err(error) = park().await {
                 tracing::error!(%project, %error, "the project could not be paused");

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Config, Message,
-    attempt::{Attempt, Key},
+    attempt::{Attempt, Key, soft_token},
     bind::{Binder, Bound, Input, Surroundings},
     grow::{End, Ground},
     outputs::Outputs,
@@ -159,7 +159,7 @@ impl Scheduler {
             && self.guests.claiming.is_none()
             && self.free > 0
             && self.config.all
-            && self.startable.is_empty()
+            && self.line.is_empty()
             && self.may_begin()
             && self.guests.undelivered.len() < MOST_UNDELIVERED;
         if !may {
@@ -171,7 +171,7 @@ impl Scheduler {
         self.guests.claiming = Some((grant, most));
         let (config, session) = (Arc::clone(&self.config), self.session);
         let (inbox, now) = (self.inbox_sender.clone(), self.config.clock.now());
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             let most = u32::try_from(most).unwrap_or(u32::MAX);
             let store = &config.store;
             let result = store.claim(session, &config.serves, most, grant, now).await;
@@ -215,7 +215,7 @@ impl Scheduler {
             let known = self.guests.hosted.get(&project).cloned();
             let (config, session) = (Arc::clone(&self.config), self.session);
             let inbox = self.inbox_sender.clone();
-            self.attempts.spawn(async move {
+            self.tasks.spawn(async move {
                 let mut known = known;
                 for claim in claims {
                     let host = host(&config, session, &mut known, claim).await;
@@ -228,7 +228,7 @@ impl Scheduler {
     /// Gives back what a claim took: nothing of it was begun.
     fn unclaim(&mut self, grant: Uuid) {
         let store = self.config.store.clone();
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             while let Err(error) = store.unclaim(grant).await {
                 tracing::warn!(%error, "a claim could not be given back yet");
                 tokio::time::sleep(AGAIN).await;
@@ -291,12 +291,14 @@ impl Scheduler {
         let notes = Box::new(move |note| {
             let _ = inbox.send(Message::Note { key, generation, note });
         });
+        let Some(guest) = self.guests.running.get_mut(&(project, no)) else { return };
+        guest.may_repeat = may_repeat;
         let context = Context::new(Inner {
             project,
             step: run.name(no),
             attempt,
             generation,
-            soft: CancellationToken::new(),
+            soft: soft_token(&guest.stop, soft.or(hard)),
             soft_deadline: soft.map(|soft| self.config.clock.now().plus(soft)),
             state: self.config.state.clone(),
             notes,
@@ -312,8 +314,6 @@ impl Scheduler {
             }),
         });
         let known = Arc::clone(&host.known);
-        let Some(guest) = self.guests.running.get_mut(&(project, no)) else { return };
-        guest.may_repeat = may_repeat;
         let attempt = Attempt {
             key,
             handler,
@@ -326,7 +326,7 @@ impl Scheduler {
             config: Arc::clone(&self.config),
             inbox: self.inbox_sender.clone(),
         };
-        guest.abort = Some(self.attempts.spawn(attempt.run()));
+        guest.abort = Some(attempt.start());
         let steps = |hosted: &Arc<Hosted>| hosted.run.len();
         let held: u32 = self.guests.hosted.values().map(steps).sum();
         if self.guests.hosted.len() >= MOST_HOSTED
@@ -387,7 +387,7 @@ impl Scheduler {
         guests.delivering = Arc::new(guests.undelivered.drain(..most).collect());
         let batch = Arc::clone(&guests.delivering);
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             let mut refused = vec![];
             // All at once; one by one where the database refuses something.
             let mut batches = vec![batch];

@@ -41,7 +41,7 @@ impl Scheduler {
         }
         let (epoch, at) = (owned.row.epoch, owned.consumptions);
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             let result = store.letters(project).await;
             let _ = inbox.send(Message::Letters { project, epoch, at, result });
         });
@@ -96,10 +96,11 @@ impl Scheduler {
         }
         let now = Instant::now();
         let mut due = vec![];
-        for (id, owned) in &mut self.projects {
+        self.offering.retain(|id| {
+            let Some(owned) = self.projects.get_mut(id) else { return false };
             if owned.offers.is_empty() {
                 owned.poll = None;
-                continue;
+                return false;
             }
             let (at, wait) = owned.poll.get_or_insert((now + SOONEST, SOONEST));
             if *at <= now {
@@ -107,7 +108,8 @@ impl Scheduler {
                 *at = now + *wait;
                 due.push(*id);
             }
-        }
+            true
+        });
         for project in due {
             self.read_letters(project);
         }
@@ -118,7 +120,8 @@ impl Scheduler {
         if !self.config.store.is_shared() {
             return None;
         }
-        self.projects.values().filter_map(|owned| Some(owned.poll?.0)).min()
+        let owned = |id| self.projects.get(id);
+        self.offering.iter().filter_map(|id| Some(owned(id)?.poll?.0)).min()
     }
 
     /// The outcome of a step that ran elsewhere.

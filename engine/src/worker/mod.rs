@@ -18,6 +18,7 @@ mod guests;
 mod heart;
 mod hold;
 mod letters;
+mod line;
 mod offers;
 mod outputs;
 mod owned;
@@ -43,15 +44,17 @@ use self::{
     grow::End,
     guests::{GuestInput, Host},
     heart::Heard,
+    owned::Owned,
     settle::Settled,
 };
 use crate::{
     Clock, Kinds, ProjectId, State, StepError,
+    changes::Ends,
     handler::Note,
-    plan::StepNo,
+    plan::{Plan, StepNo},
     plans::Plans,
     run::Output,
-    store::{Claim, Delivery, Letters, Pulse, Serves, Store, StoreError},
+    store::{Claim, Delivery, Letters, NewProject, Pulse, Serves, Store, StoreError},
 };
 
 pub(crate) use self::{adopt::patiently, attempt::mask_value, scheduler::spawn};
@@ -92,6 +95,8 @@ pub(crate) type AdoptReply = oneshot::Sender<Result<(), StoreError>>;
 pub(crate) enum Message {
     /// Execute this project.
     Adopt { project: ProjectId, reply: AdoptReply },
+    /// A project was submitted here, and is ours from the beginning.
+    Born { owned: Box<Owned> },
     /// An adoption ended.
     Adopted { project: ProjectId, result: Result<Adoption, StoreError> },
     /// A project was given back, or not: a message was quicker.
@@ -163,6 +168,8 @@ pub(crate) struct Handle {
     pub(crate) inbox: UnboundedSender<Message>,
     /// Rises with every commit, so that readers in this process need not poll.
     pub(crate) commits: Arc<watch::Sender<u64>>,
+    /// Who waits for the ends of projects.
+    pub(crate) ends: Ends,
     /// Why the worker stopped by itself, if it did.
     pub(crate) fatal: watch::Receiver<Option<StoreError>>,
     /// The session of this worker.
@@ -179,6 +186,17 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let _ = self.inbox.send(Message::Adopt { project, reply });
         answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Executes a project that was just recorded as ours, without reading it.
+    pub(crate) fn born(&self, new: &NewProject, plan: Arc<Plan>) {
+        let session = *self.session.borrow();
+        let owned = Owned::born(new, plan, session);
+        let message = match owned.filter(|_| new.owner == Some(session)) {
+            Some(owned) => Message::Born { owned: Box::new(owned) },
+            None => Message::Adopt { project: new.id, reply: oneshot::channel().0 },
+        };
+        let _ = self.inbox.send(message);
     }
 
     /// Executes a project that may be there, without waiting for that.

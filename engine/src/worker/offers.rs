@@ -40,7 +40,7 @@ impl Scheduler {
         if hunger == 0 {
             // Nobody is there to take them: they keep their place in the order here.
             self.take_back(usize::MAX);
-        } else if self.free > 0 && self.startable.is_empty() {
+        } else if self.free > 0 && self.line.is_empty() {
             self.take_back(self.free);
         }
         if self.others.is_empty() {
@@ -119,13 +119,21 @@ impl Scheduler {
         }
     }
 
+    /// The projects with steps that are offered, or run elsewhere.
+    fn offering(&self) -> impl Iterator<Item = (&ProjectId, &Owned)> {
+        let offering = self.offering.iter();
+        offering
+            .filter_map(|id| Some((id, self.projects.get(id)?)))
+            .filter(|(_, owned)| !owned.offers.is_empty())
+    }
+
     /// Steps that wait for a slot here, while others have free ones.
     fn offer_waiting(&mut self) {
         let hunger: u32 = self.others.iter().map(|other| other.hungry).sum();
         if hunger == 0 {
             return;
         }
-        let out: usize = self.projects.values().map(|owned| owned.offers.len()).sum();
+        let out: usize = self.offering().map(|(_, owned)| owned.offers.len()).sum();
         let mut out = u32::try_from(out).unwrap_or(u32::MAX);
         let now = self.config.clock.now();
         while out < hunger.saturating_mul(WINDOW)
@@ -159,6 +167,8 @@ impl Scheduler {
             self.offer(project, no);
             out += 1;
         }
+        // What was taken from the last one moved it.
+        self.choose();
     }
 
     fn offer(&mut self, project: ProjectId, no: StepNo) {
@@ -176,6 +186,7 @@ impl Scheduler {
         };
         owned.pending.offers.push(offer);
         owned.offers.insert(no, OfferState::Pending);
+        self.offering.insert(project);
         self.dirty.insert(project);
         self.uncommitted += 1;
         self.urgent = true;
@@ -183,14 +194,16 @@ impl Scheduler {
 
     /// Open offers that could run here come home, the best first.
     fn take_back(&mut self, mut wanted: usize) {
-        for owned in self.projects.values() {
+        if self.offering.is_empty() {
+            return;
+        }
+        for (_, owned) in self.offering() {
             let coming = OfferState::Withdrawing;
             let coming =
                 owned.offers.values().filter(|state| **state == coming).count();
             wanted = wanted.saturating_sub(coming);
         }
-        let offering = self.projects.iter().filter(|(_, it)| !it.offers.is_empty());
-        let projects: Vec<ProjectId> = offering.map(|(id, _)| *id).collect();
+        let projects: Vec<ProjectId> = self.offering().map(|(id, _)| *id).collect();
         for project in projects {
             if wanted == 0 {
                 return;

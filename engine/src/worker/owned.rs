@@ -15,10 +15,13 @@ use crate::{
     ProjectId, SessionId, Timestamp,
     plan::{Plan, StepNo},
     run::{
-        Decisions, Event, Fact, Output, ProjectState, ReadyQueue, Record, Run,
-        StepState,
+        Decisions, Event, Fact, Output, ProjectState, ReadyQueue, Record, RecordKind,
+        Run, StepState,
     },
-    store::{Adopted, Consumed, Header, Mail, Offer, Part, ProjectRow, StoredProject},
+    store::{
+        Adopted, Consumed, Header, Letters, Mail, NewProject, Offer, Part, ProjectRow,
+        StoredProject,
+    },
 };
 
 /// One project in the hands of this worker.
@@ -27,6 +30,8 @@ pub(crate) struct Owned {
     pub(super) run: Run,
     pub(super) queue: ReadyQueue,
     pub(super) outputs: Outputs,
+    /// Which steps have a row, or get one with the commit in flight.
+    pub(super) stored: Vec<bool>,
     pub(super) around: Surroundings,
     pub(super) row: ProjectRow,
     pub(super) running: HashMap<StepNo, Running>,
@@ -138,6 +143,24 @@ pub(super) fn surroundings(
     Ok(Surroundings { id, name, inputs, session })
 }
 
+fn stored_rows(facts: &[Fact]) -> Vec<bool> {
+    let mut stored = vec![];
+    facts.iter().for_each(|fact| set_stored(&mut stored, fact.no));
+    stored
+}
+
+fn is_stored(stored: &[bool], no: StepNo) -> bool {
+    stored.get(no as usize).is_some_and(|stored| *stored)
+}
+
+fn set_stored(stored: &mut Vec<bool>, no: StepNo) {
+    let at = no as usize;
+    if at >= stored.len() {
+        stored.resize((at + 1).next_power_of_two(), false);
+    }
+    stored[at] = true;
+}
+
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
         self.facts.is_empty()
@@ -173,6 +196,7 @@ impl Owned {
         Ok(Self {
             queue: ReadyQueue::default(),
             outputs: Outputs::default(),
+            stored: stored_rows(&stored.facts),
             around: surroundings(stored, session)?,
             row: stored.row.clone(),
             running: HashMap::new(),
@@ -201,8 +225,61 @@ impl Owned {
         })
     }
 
+    /// A project as its submission has just recorded it for a session.
+    pub(super) fn born(
+        new: &NewProject,
+        plan: Arc<Plan>,
+        session: SessionId,
+    ) -> Option<Self> {
+        let row = ProjectRow {
+            id: new.id,
+            name: new.name.clone(),
+            state: ProjectState::Pending,
+            reason: None,
+            priority: new.priority,
+            plan_hash: new.plan_hash,
+            session: Some(session.uuid()),
+            epoch: 1,
+            loads: 1,
+            last_event: 1,
+            mail: 0,
+            next_no: new.steps,
+            counts: BTreeMap::new(),
+            created_at: new.created_at,
+            began_at: None,
+            cancelled_at: None,
+            finished_at: None,
+            charged: false,
+            writes: 0,
+        };
+        let project = StoredProject {
+            row,
+            inputs: Arc::clone(&new.inputs),
+            labels: new.labels.clone(),
+            output: None,
+            facts: vec![],
+            claims: vec![],
+        };
+        let adopted = Adopted { project, letters: Letters::default() };
+        Self::new(&adopted, plan, session).ok()
+    }
+
     pub(super) fn id(&self) -> ProjectId {
         self.row.id
+    }
+
+    /// The row of a project that has ended, as its last commit has written it.
+    pub(super) fn ended_row(&self) -> ProjectRow {
+        let counts = self.run.counts().into_iter();
+        ProjectRow {
+            state: self.run.state(),
+            session: None,
+            loads: 0,
+            next_no: self.run.len(),
+            counts: counts.map(|(state, count)| (state.to_owned(), count)).collect(),
+            charged: false,
+            ..self.row.clone()
+        }
     }
 
     /// Whether anything of this project runs, or waits to be written.
@@ -330,13 +407,19 @@ impl Owned {
 
     /// Takes the part for a commit; what follows it is kept until the commit ends.
     pub(super) fn take_part(&mut self, session: SessionId) -> Part {
-        let pending = std::mem::take(&mut self.pending);
+        let mut pending = std::mem::take(&mut self.pending);
+        let known = |fact: &Fact| is_stored(&self.stored, fact.no);
+        pending.facts.sort_by_key(known);
+        let inserts = pending.facts.partition_point(|fact| !known(fact));
+        for fact in &pending.facts[..inserts] {
+            set_stored(&mut self.stored, fact.no);
+        }
         let finished = self.run.state().is_terminal();
         let began = |record: &Record| {
-            (record.kind == crate::run::RecordKind::ProjectStarted).then_some(record.at)
+            (record.kind == RecordKind::ProjectStarted).then_some(record.at)
         };
         let cancelled = |record: &Record| {
-            let kind = crate::run::RecordKind::ProjectCancelRequested;
+            let kind = RecordKind::ProjectCancelRequested;
             (record.kind == kind).then_some(record.at)
         };
         self.row.began_at =
@@ -357,6 +440,7 @@ impl Owned {
             from: self.row.last_event,
             writes: self.row.writes,
             facts: pending.facts,
+            inserts,
             attempts: pending.attempts,
             records: pending.records,
             mail: pending.mail,

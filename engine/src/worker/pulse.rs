@@ -104,7 +104,7 @@ impl Scheduler {
             return;
         }
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             let reaped = async {
                 for (session, beat, whatever) in expired {
                     if store.expire(session, beat, whatever).await? {
@@ -135,7 +135,7 @@ impl Scheduler {
         let before = std::mem::replace(&mut self.session, SessionId::fresh());
         let (config, session) = (Arc::clone(&self.config), self.session);
         let inbox = self.inbox_sender.clone();
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             let result = loop {
                 let begun = config.store.begin_session(config.session(session)).await;
                 match begun {
@@ -197,7 +197,7 @@ impl Scheduler {
         }
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
         let (session, last) = (self.session, self.data_version);
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             let look = async {
                 let version = store.changed().await?;
                 if !force && version == last {

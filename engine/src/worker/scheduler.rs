@@ -25,10 +25,12 @@ use super::{
     grow::End,
     guests::Guests,
     heart::{self, Vitals},
+    line::Line,
     owned::Owned,
 };
 use crate::{
     ErrorClass, ProjectId, SessionId, StepError, Timestamp,
+    changes::Ends,
     handler::Note,
     plan::StepNo,
     run::{Decisions, Event, Record, RecordKind},
@@ -63,8 +65,7 @@ pub(super) struct Scheduler {
     pub(super) timers: BTreeSet<(Timestamp, ProjectId)>,
     /// Ready steps that need no slot: joins and expansions.
     pub(super) instant: VecDeque<(ProjectId, StepNo)>,
-    /// Projects with steps that wait for a slot.
-    pub(super) startable: HashSet<ProjectId>,
+    pub(super) line: Line,
     /// Free slots.
     pub(super) free: usize,
     /// How many steps wait for outputs to be read.
@@ -81,7 +82,8 @@ pub(super) struct Scheduler {
     pub(super) held_suspects: Vec<(ProjectId, StepNo)>,
     /// Inputs of steps whose start is being made durable.
     pub(super) inputs: HashMap<(ProjectId, StepNo), Input>,
-    pub(super) attempts: JoinSet<()>,
+    /// What asks the database, and answers by message.
+    pub(super) tasks: JoinSet<()>,
     pub(super) inbox_sender: UnboundedSender<Message>,
     pub(super) draining: bool,
     pub(super) logs: Vec<LogLine>,
@@ -103,6 +105,7 @@ pub(super) struct Scheduler {
     /// Unread messages for which projects were taken.
     pub(super) answered: HashMap<ProjectId, i64>,
     pub(super) commits: Arc<watch::Sender<u64>>,
+    pub(super) ends: Ends,
     pub(super) session_sender: watch::Sender<SessionId>,
     /// What is shared with the heart, where there is one.
     pub(super) vitals: Option<Arc<Vitals>>,
@@ -113,6 +116,11 @@ pub(super) struct Scheduler {
     pub(super) held_sender: watch::Sender<Option<HashSet<String>>>,
     /// The other sessions.
     pub(super) others: Vec<Other>,
+    /// Projects with steps that are offered to others or run there; some may have none any
+    /// more.
+    pub(super) offering: HashSet<ProjectId>,
+    /// How many steps the projects have that are held.
+    pub(super) nodes: usize,
     /// Steps of projects of others.
     pub(super) guests: Guests,
     /// When a step may be offered that is too young now.
@@ -153,9 +161,11 @@ pub(crate) fn spawn(
         }
         false => None,
     };
+    let ends = Ends::default();
     let handle = Handle {
         inbox: inbox_sender.clone(),
         commits: Arc::clone(&commits),
+        ends: ends.clone(),
         fatal: fatal_receiver,
         session: session_receiver,
         held_queues,
@@ -170,7 +180,7 @@ pub(crate) fn spawn(
         dirty: BTreeSet::new(),
         timers: BTreeSet::new(),
         instant: VecDeque::new(),
-        startable: HashSet::new(),
+        line: Line::default(),
         fetches: 0,
         uncommitted: 0,
         uncommitted_bytes: 0,
@@ -179,7 +189,7 @@ pub(crate) fn spawn(
         suspect: None,
         held_suspects: vec![],
         inputs: HashMap::new(),
-        attempts: JoinSet::new(),
+        tasks: JoinSet::new(),
         inbox_sender,
         draining: false,
         inbox,
@@ -200,6 +210,8 @@ pub(crate) fn spawn(
         held_queues: None,
         held_sender,
         others: vec![],
+        offering: HashSet::new(),
+        nodes: 0,
         guests: Guests::default(),
         offer_at: None,
         reaping: false,
@@ -207,6 +219,7 @@ pub(crate) fn spawn(
         look_again: false,
         data_version: None,
         commits: Arc::clone(&commits),
+        ends: ends.clone(),
         fatal: Arc::clone(&fatal),
         shutdown: vec![],
         aborted: false,
@@ -220,6 +233,7 @@ pub(crate) fn spawn(
             tracing::error!(%error, "the worker has stopped");
             fatal.send_replace(Some(StoreError::new(StoreErrorKind::Other, error)));
             commits.send_modify(|count| *count += 1);
+            ends.tell_all();
         }
     });
     Ok(handle)
@@ -230,7 +244,8 @@ impl Scheduler {
     async fn run(mut self) {
         let result = self.work().await;
         // Attempts end with the worker: their results could not be recorded.
-        self.attempts.shutdown().await;
+        self.abort_attempts();
+        self.tasks.shutdown().await;
         if let Err(error) = result {
             tracing::error!(%error, "the worker has stopped");
             // Before anybody can see that it is gone.
@@ -246,6 +261,7 @@ impl Scheduler {
         drop(self.lock.take());
         // Readers that wait for a commit look once more.
         self.commits.send_modify(|count| *count += 1);
+        self.ends.tell_all();
         for reply in self.shutdown.drain(..) {
             let _ = reply.send(());
         }
@@ -344,7 +360,7 @@ impl Scheduler {
                 () = tokio::time::sleep_until(wake_at) => {}
             }
             // Ended tasks are reaped so that the set does not grow.
-            while self.attempts.try_join_next().is_some() {}
+            while self.tasks.try_join_next().is_some() {}
         }
     }
 
@@ -357,6 +373,7 @@ impl Scheduler {
                 // Its trouble is its own: the others go on.
                 self.begin_adoption(project, Some(reply));
             }
+            Message::Born { owned } => self.born(*owned),
             Message::Adopted { project, result } => self.adopted(project, result),
             Message::Released { project, released } => self.released(project, released),
             Message::Ended { key, result } => {
@@ -403,7 +420,7 @@ impl Scheduler {
     /// First of all: a death from here on charges no step with a crash.
     fn announce_end(&mut self) {
         let (store, session) = (self.config.store.clone(), self.session);
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             while let Err(error) = store.drain_session(session).await {
                 tracing::warn!(%error, "the end was not announced yet");
                 tokio::time::sleep(LOOK).await;
@@ -414,11 +431,7 @@ impl Scheduler {
     /// How many steps of others this worker could run, those that it runs already included:
     /// the window of offers must not run empty while they last.
     fn hunger(&self) -> usize {
-        let own = self
-            .startable
-            .iter()
-            .any(|project| self.projects.get(project).is_some_and(Owned::may_start));
-        match self.config.all && self.may_begin() && !own {
+        match self.config.all && self.may_begin() && !self.line.may_start() {
             true => self.free + self.guests.reserved() + self.guests.count(),
             false => 0,
         }
@@ -549,6 +562,11 @@ impl Scheduler {
 
     pub(super) fn flush_soon(&mut self) {
         self.flush_at.get_or_insert(Instant::now() + START_FLUSH);
+    }
+
+    fn abort_attempts(&mut self) {
+        self.drop_guests();
+        self.projects.values().for_each(Owned::abort_all);
     }
 
     fn stop_attempts(&mut self) {

@@ -230,6 +230,7 @@ mod tests {
             from: 7,
             writes: 4,
             facts: vec![],
+            inserts: 0,
             attempts: vec![],
             records: vec![],
             mail: vec![1],

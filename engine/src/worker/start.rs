@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Message, Then,
-    attempt::{Attempt, Key},
+    attempt::{Attempt, Key, soft_token},
     bind::{Binder, Bound, Input},
     grow::Ground,
     hold::is_held,
@@ -53,7 +53,7 @@ impl Scheduler {
                     return owned.push_foreign(no);
                 }
                 owned.queue.push(&owned.run, no);
-                self.startable.insert(project);
+                self.place(project);
             }
             // They cost no slot, so they wait for none.
             Action::Join { .. } | Action::Pass { .. } | Action::ForEach(_) => {
@@ -79,19 +79,23 @@ impl Scheduler {
             }
         }
         let most_fetches = self.config.concurrency.max(1) * 2;
+        self.look_at_held();
         while self.free > 0 && self.fetches < most_fetches && self.may_record() {
             let Some(project) = self.choose() else { return };
             let Some(owned) = self.projects.get_mut(&project) else { return };
             let Some(no) = owned.queue.pop(&owned.run) else { return };
             if is_held(self.held_queues.as_ref(), &owned.run.policy(no).queue) {
                 owned.push_foreign(no);
+                self.place(project);
                 continue;
             }
             if owned.run.view(no).crashes >= SUSPECT && self.suspect.is_some() {
                 self.held_suspects.push((project, no));
+                self.place(project);
                 continue;
             }
             self.prepare(project, no);
+            self.place(project);
         }
     }
 
@@ -101,38 +105,6 @@ impl Scheduler {
         for (project, no) in std::mem::take(&mut self.held_suspects) {
             self.make_ready(project, no);
         }
-    }
-
-    /// Chooses the project whose next step starts: priority of project and step, then
-    /// the fewest running steps, then the least service so far, then the longest path.
-    pub(super) fn choose(&mut self) -> Option<ProjectId> {
-        let mut best = None;
-        let mut idle = vec![];
-        for id in &self.startable {
-            let Some(owned) = self.projects.get_mut(id) else { continue };
-            let Some((priority, remaining)) = owned.queue.peek(&owned.run) else {
-                idle.push(*id);
-                continue;
-            };
-            if !owned.may_start() {
-                continue;
-            }
-            let rank = (
-                owned.row.priority,
-                priority,
-                std::cmp::Reverse(owned.run.busy()),
-                std::cmp::Reverse(owned.served),
-                remaining,
-                std::cmp::Reverse(*id),
-            );
-            if best.as_ref().is_none_or(|(most, _)| rank > *most) {
-                best = Some((rank, *id));
-            }
-        }
-        for id in idle {
-            self.startable.remove(&id);
-        }
-        best.map(|(_, id)| id)
     }
 
     /// Works through joins and expansions, which need no slot, and evaluates conditions.
@@ -282,7 +254,7 @@ impl Scheduler {
             step: owned.run.name(no),
             attempt,
             generation,
-            soft: CancellationToken::new(),
+            soft: soft_token(&stop, soft.or(hard)),
             soft_deadline: soft.map(|soft| self.config.clock.now().plus(soft)),
             state: self.config.state.clone(),
             notes,
@@ -309,7 +281,7 @@ impl Scheduler {
             config: Arc::clone(&self.config),
             inbox: self.inbox_sender.clone(),
         };
-        let abort = self.attempts.spawn(attempt.run());
+        let abort = attempt.start();
         if let Some(owned) = self.projects.get_mut(&project)
             && let Some(running) = owned.running.get_mut(&no)
         {
@@ -351,7 +323,7 @@ impl Scheduler {
         }
         self.fetches += 1;
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
-        self.attempts.spawn(async move {
+        self.tasks.spawn(async move {
             let outputs = store.outputs_within(project, &steps, within).await;
             if outputs.is_err() {
                 // Whatever it was, asking again at once would not cure it.

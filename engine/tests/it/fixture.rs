@@ -8,7 +8,7 @@ use std::{
 
 use dandori::{
     ProjectId, SessionId, Timestamp,
-    run::{Fact, ProjectState, StepState},
+    run::{Fact, ProjectState, Record, RecordKind, StepState},
     spec::{CompileOptions, Document, Task},
     store::{
         Claim, Committed, Delivery, Header, NewProject, NewSession, Offer, Part,
@@ -109,6 +109,41 @@ pub(crate) fn part(
     Part { facts: vec![fact], ..empty(project, session, epoch) }
 }
 
+/// The shapes that a commit has in a database.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shape {
+    /// The first row of one step.
+    Lone,
+    /// The first rows of several.
+    First,
+    /// With later rows.
+    Full,
+}
+
+impl Shape {
+    pub(crate) const ALL: [Self; 3] = [Self::Lone, Self::First, Self::Full];
+}
+
+/// A part in one of the shapes, with an event.
+pub(crate) fn shaped(shape: Shape, mut part: Part) -> Part {
+    part.records = vec![Record {
+        at: NOW,
+        kind: RecordKind::StepSucceeded,
+        no: Some(0),
+        attempt: 1,
+        error: None,
+        until: None,
+        progress: None,
+    }];
+    if let Shape::First = shape {
+        part.facts.push(Fact { no: 1, ..part.facts[0].clone() });
+    }
+    if let Shape::Lone | Shape::First = shape {
+        part.inserts = part.facts.len();
+    }
+    part
+}
+
 pub(crate) fn empty(project: ProjectId, session: SessionId, epoch: i64) -> Part {
     Part {
         project,
@@ -117,6 +152,7 @@ pub(crate) fn empty(project: ProjectId, session: SessionId, epoch: i64) -> Part 
         from: 1,
         writes: 0,
         facts: vec![],
+        inserts: 0,
         attempts: vec![],
         records: vec![],
         mail: vec![],

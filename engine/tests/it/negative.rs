@@ -52,6 +52,11 @@ const CAUGHT: &[(&str, &str, Test)] = caught! {
     "a commit of another session counts" => only_the_owner_of_this_epoch_writes,
     "a commit of an older epoch counts" => only_the_owner_of_this_epoch_writes,
     "a commit counts twice" => only_the_owner_of_this_epoch_writes,
+    "a lone commit of another session counts" => only_the_owner_of_this_epoch_writes,
+    "a lone commit of an older epoch counts" => only_the_owner_of_this_epoch_writes,
+    "a lone commit counts twice" => only_the_owner_of_this_epoch_writes,
+    "a lone fact of a lost project is written" => only_the_owner_of_this_epoch_writes,
+    "later facts of a lost project are written" => only_the_owner_of_this_epoch_writes,
     "facts of a lost project are written" => only_the_owner_of_this_epoch_writes,
 };
 
@@ -75,7 +80,7 @@ const SCRIPTED: &[(&str, &str)] = &[
     ("a replay keeps old messages", "replay, send"),
     ("a replay keeps old outcomes", "deliver, the last commit and replay"),
     ("an offer goes to two", "claim, claim"),
-    ("a commit compares before it locks", "the same commit twice"),
+    ("a commit compares before it locks", "the same last commit twice"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,17 +32,29 @@ on_both! {
     }
 
     async fn only_the_owner_of_this_epoch_writes(backend) {
-        let (store, session, id, epoch) = owned(backend).await;
+        let (store, session, _, _) = owned(backend).await;
         let lost = async |part| commit(&store, part).await.lost;
-        let stranger = part(id, SessionId::fresh(), epoch, "1");
-        assert_eq!(lost(stranger).await, [id], "another session");
-        assert_eq!(lost(part(id, session, epoch - 1, "1")).await, [id], "an older epoch");
-        let late = Part { from: 0, ..part(id, session, epoch, "1") };
-        assert_eq!(lost(late).await, [id], "an event number that was passed");
-        let facts = async || store.project(id).await.unwrap().unwrap().facts.len();
-        assert_eq!(facts().await, 0, "nothing was written");
-        assert!(lost(part(id, session, epoch, "1")).await.is_empty());
-        assert_eq!(facts().await, 1);
+        for shape in Shape::ALL {
+            let id = submit(&store).await;
+            let epoch = adopt(&store, session, id).await;
+            let part = |session, epoch| shaped(shape, part(id, session, epoch, "1"));
+            let stranger = part(SessionId::fresh(), epoch);
+            assert_eq!(lost(stranger).await, [id], "{shape:?}: another session");
+            let old = part(session, epoch - 1);
+            assert_eq!(lost(old).await, [id], "{shape:?}: an older epoch");
+            let late = Part { from: 0, ..part(session, epoch) };
+            assert_eq!(lost(late).await, [id], "{shape:?}: a number that was passed");
+            let facts = async || store.project(id).await.unwrap().unwrap().facts.len();
+            assert_eq!(facts().await, 0, "{shape:?}: nothing was written");
+            let events = async || store.events(id, 1, 9).await.unwrap().len();
+            assert_eq!(events().await, 0, "{shape:?}: nothing was written");
+            let good = part(session, epoch);
+            let count = good.facts.len();
+            assert!(lost(good).await.is_empty());
+            assert_eq!((facts().await, events().await), (count, 1), "{shape:?}");
+            let output = output(&store, id, 0).await;
+            assert_eq!(output.as_deref(), Some("1"), "{shape:?}");
+        }
     }
 
     async fn the_same_part_is_written_once_also_without_events(backend) {

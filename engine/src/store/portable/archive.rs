@@ -10,7 +10,7 @@ use super::{
     Backend, Connection, Driver, Row,
     access::put_audit,
     read::project,
-    write::{put_labels, put_plan},
+    submit::{put_labels, put_plan},
 };
 use crate::{
     ProjectId,

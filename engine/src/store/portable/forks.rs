@@ -2,7 +2,10 @@
 //!
 //! Compiled once for each database, with its types: see `store/mod.rs`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use sqlx::Row as _;
 
@@ -11,7 +14,7 @@ use super::{
     read::{batches, sizes},
     replays::{pin, set_back},
     rows::{number, project_id, raw},
-    write::submit,
+    submit::put_all,
 };
 use crate::{
     ProjectId, Timestamp,
@@ -76,7 +79,10 @@ async fn put(
     if unchanged.is_none() {
         return Ok(false);
     }
-    if submit(tx, sql, Arc::new(fork.project.clone())).await? != Submitted::New {
+    let project = [Arc::new(fork.project.clone())];
+    let plans = HashSet::from([fork.project.plan_hash]);
+    let submitted = put_all(tx, sql, &project, &plans).await?;
+    if !matches!(*submitted, [Submitted::New | Submitted::Born]) {
         return Ok(false);
     }
     sqlx::query(sql.fork_row)

@@ -5,9 +5,7 @@
 use sqlx::Row as _;
 
 use super::{
-    Backend, Connection, Row,
-    access::put_audit,
-    write::{put_event, put_plan},
+    Backend, Connection, Row, access::put_audit, submit::put_plan, write::put_event,
 };
 use crate::{
     ProjectId, Timestamp,

@@ -3,7 +3,7 @@
 //! Compiled once for each database, with its types: see `store/mod.rs`. Locks are taken in
 //! one order everywhere: projects by id, then claims, then sessions.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use sqlx::Row as _;
 
@@ -15,23 +15,15 @@ use super::{
 };
 use crate::{
     ProjectId, SessionId, Timestamp,
-    plan::{PLAN_FORMAT, StepNo},
+    plan::StepNo,
     run::{Record, RecordKind},
     store::{
-        Adopted, Author, Beat, MailKind, NewProject, NewSession, Pulse, Statements,
-        StoreError, Submitted, codec::encode_events,
+        Adopted, Author, Beat, MailKind, NewSession, Pulse, Statements, StoreError,
+        codec::encode_events,
     },
 };
 
 impl Backend {
-    pub(in crate::store) async fn submit(
-        &self,
-        project: Arc<NewProject>,
-    ) -> Result<Submitted, StoreError> {
-        let sql = self.sql();
-        self.write("submit", move |tx| Box::pin(submit(tx, sql, project))).await
-    }
-
     pub(in crate::store) async fn begin_session(
         &self,
         session: NewSession,
@@ -269,52 +261,6 @@ impl Backend {
     }
 }
 
-pub(super) async fn submit(
-    tx: &mut Connection,
-    sql: &'static Statements,
-    project: Arc<NewProject>,
-) -> Result<Submitted, StoreError> {
-    let (hash, plan) = (project.plan_hash, &project.plan);
-    put_plan(tx, sql, hash, plan, &project.kinds).await?;
-    let counts = format!("{{\"blocked\":{}}}", project.steps);
-    let done = sqlx::query(sql.put_project)
-        .bind(project.id.uuid())
-        .bind(project.name.clone())
-        .bind(project.plan_hash.to_vec())
-        .bind(i64::from(project.priority))
-        .bind(i64::from(project.steps))
-        .bind(counts)
-        .bind(project.created_at.as_micros())
-        .bind(project.owner.map(SessionId::uuid))
-        .execute(&mut *tx)
-        .await?;
-    if done.rows_affected() == 0 {
-        let row = sqlx::query(sql.fingerprint)
-            .bind(project.id.uuid())
-            .fetch_one(&mut *tx)
-            .await?;
-        let fingerprint: Vec<u8> = row.try_get(0)?;
-        let same = fingerprint == project.fingerprint;
-        return Ok(if same { Submitted::Existing } else { Submitted::Conflict });
-    }
-    let labels = serde_json::to_string(&project.labels).unwrap_or_default();
-    sqlx::query(sql.put_project_data)
-        .bind(project.id.uuid())
-        .bind(project.inputs.to_vec())
-        .bind(labels)
-        .bind(project.fingerprint.to_vec())
-        .execute(&mut *tx)
-        .await?;
-    put_labels(tx, sql, project.id, &project.labels).await?;
-    if let Some(author) = &project.author {
-        let what = ("project.submit", Some(project.id), project.name.as_str());
-        put_audit(tx, sql, author, what, project.created_at).await?;
-    }
-    let record = Record::project(RecordKind::ProjectSubmitted, project.created_at);
-    put_event(tx, sql, project.id, 1, &record).await?;
-    Ok(Submitted::New)
-}
-
 async fn begin_session(
     tx: &mut Connection,
     sql: &'static Statements,
@@ -396,48 +342,6 @@ async fn free(
         .await?;
     raise_all(tx, sql, count(&lost)?).await?;
     sqlx::query(sql.drop_session).bind(session).execute(tx).await?;
-    Ok(())
-}
-
-/// Keeps a plan, unless it is there.
-pub(super) async fn put_plan(
-    tx: &mut Connection,
-    sql: &'static Statements,
-    hash: [u8; 32],
-    plan: &[u8],
-    kinds: &[String],
-) -> Result<(), StoreError> {
-    let put = sqlx::query(sql.put_plan)
-        .bind(hash.to_vec())
-        .bind(i64::from(PLAN_FORMAT))
-        .bind(plan.to_vec())
-        .execute(&mut *tx)
-        .await?;
-    if put.rows_affected() > 0 {
-        sqlx::query(sql.put_plan_kinds)
-            .bind(hash.to_vec())
-            .bind(serde_json::to_string(kinds).unwrap_or_default())
-            .execute(&mut *tx)
-            .await?;
-    }
-    Ok(())
-}
-
-/// By which projects are found.
-pub(super) async fn put_labels(
-    tx: &mut Connection,
-    sql: &'static Statements,
-    project: ProjectId,
-    labels: &BTreeMap<String, String>,
-) -> Result<(), StoreError> {
-    if !labels.is_empty() {
-        let labels: Vec<_> = labels.iter().collect();
-        sqlx::query(sql.put_labels)
-            .bind(project.uuid())
-            .bind(serde_json::to_string(&labels).unwrap_or_default())
-            .execute(tx)
-            .await?;
-    }
     Ok(())
 }
 

@@ -88,12 +88,23 @@ async fn write(
     let Some(session) = parts.first().map(|part| part.session.uuid()) else {
         return Ok(Committed::default());
     };
-    let facts: Vec<(Uuid, &Fact)> = parts
+    if let [part] = parts
+        && let Some(fact) = part.lone_fact()
+    {
+        return write_lone(connection, sql, part, fact).await;
+    }
+    let of = |part: &Part| part.project.uuid();
+    let fresh: Vec<(Uuid, &Fact)> = parts
         .iter()
-        .flat_map(|part| part.facts.iter().map(|fact| (part.project.uuid(), fact)))
+        .flat_map(|part| part.fresh_and_known().0.iter().map(|fact| (of(part), fact)))
         .collect();
-    let large: Vec<(Uuid, &Fact, &RawValue)> = facts
+    let known: Vec<(Uuid, &Fact)> = parts
         .iter()
+        .flat_map(|part| part.fresh_and_known().1.iter().map(|fact| (of(part), fact)))
+        .collect();
+    let large: Vec<(Uuid, &Fact, &RawValue)> = fresh
+        .iter()
+        .chain(&known)
         .filter_map(|(project, fact)| {
             let output = fact.output.as_deref().filter(|output| is_large(output))?;
             Some((*project, *fact, output))
@@ -101,35 +112,56 @@ async fn write(
         .collect();
     let attempts: Vec<(Uuid, &PastAttempt)> = parts
         .iter()
-        .flat_map(|part| {
-            part.attempts.iter().map(|attempt| (part.project.uuid(), attempt))
-        })
+        .flat_map(|part| part.attempts.iter().map(|attempt| (of(part), attempt)))
         .collect();
     let outputs: Vec<(Uuid, &RawValue)> = parts
         .iter()
-        .filter_map(|part| Some((part.project.uuid(), part.output.as_deref()?)))
+        .filter_map(|part| Some((of(part), part.output.as_deref()?)))
         .collect();
-    let grown: Vec<(Uuid, &Fact, &[u8])> = facts
+    let grown: Vec<(Uuid, &Fact, &[u8])> = fresh
         .iter()
+        .chain(&known)
         .filter_map(|(project, fact)| {
             Some((*project, *fact, &**fact.body.as_ref()?.bytes()))
         })
         .collect();
-    let plain = large.is_empty()
+    let plain = known.is_empty()
+        && large.is_empty()
         && attempts.is_empty()
         && outputs.is_empty()
         && grown.is_empty();
     let events: Vec<&Part> =
         parts.iter().filter(|part| !part.records.is_empty()).collect();
-    let micros = |time: Option<Timestamp>| time.map(Timestamp::as_micros);
 
     macro_rules! column {
         ($rows:expr, $row:pat => $value:expr) => {
             $rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    let [facts_alone, everything] = sql.commit.unwrap_or_default();
-    let query = sqlx::query(if plain { facts_alone } else { everything })
+    macro_rules! bind_steps {
+        ($query:expr, $rows:expr) => {
+            $query
+                .bind(column!($rows, (project, _) => *project))
+                .bind(column!($rows, (_, fact) => i64::from(fact.no)))
+                .bind(column!($rows, (_, fact) => i64::from(fact.generation)))
+                .bind(column!($rows, (_, fact) => i64::from(fact.attempt)))
+                .bind(column!($rows, (_, fact) => i64::from(fact.failures)))
+                .bind(column!($rows, (_, fact) => i64::from(fact.crashes)))
+                .bind(column!($rows, (_, fact) => fact.state.as_str()))
+                .bind(column!($rows, (_, fact) => fact.at.as_micros()))
+                .bind(column!($rows, (_, fact) => micros(fact.began_at)))
+                .bind(column!($rows, (_, fact) => micros(fact.started_at)))
+                .bind(column!($rows, (_, fact) => fact.wait.map(|wait| wait.as_str())))
+                .bind(column!($rows, (_, fact) => micros(fact.until)))
+                .bind(column!($rows, (_, fact) => fact.expansion.map(|it| i64::from(it.first))))
+                .bind(column!($rows, (_, fact) => fact.expansion.map(|it| i64::from(it.items))))
+                .bind(column!($rows, (_, fact) => inline(fact)))
+                .bind(column!($rows, (_, fact) => large_size(fact)))
+                .bind(column!($rows, (_, fact) => fact.error.as_ref().map(json)))
+        };
+    }
+    let [_, first_rows, everything] = sql.commit.unwrap_or_default();
+    let query = sqlx::query(if plain { first_rows } else { everything })
         .bind(column!(parts, part => part.project.uuid()))
         .bind(column!(parts, part => part.epoch))
         .bind(column!(parts, part => part.from))
@@ -147,32 +179,11 @@ async fn write(
         .bind(column!(events, part => part.project.uuid()))
         .bind(column!(events, part => part.from + 1))
         .bind(column!(events, part => part.upto()))
-        .bind(column!(events, part => encode_events(&part.records)))
-        .bind(column!(facts, (project, _) => *project))
-        .bind(column!(facts, (_, fact) => i64::from(fact.no)))
-        .bind(column!(facts, (_, fact) => i64::from(fact.generation)))
-        .bind(column!(facts, (_, fact) => i64::from(fact.attempt)))
-        .bind(column!(facts, (_, fact) => i64::from(fact.failures)))
-        .bind(column!(facts, (_, fact) => i64::from(fact.crashes)))
-        .bind(column!(facts, (_, fact) => fact.state.as_str()))
-        .bind(column!(facts, (_, fact) => fact.at.as_micros()))
-        .bind(column!(facts, (_, fact) => micros(fact.began_at)))
-        .bind(column!(facts, (_, fact) => micros(fact.started_at)))
-        .bind(column!(facts, (_, fact) => fact.wait.map(|wait| wait.as_str())))
-        .bind(column!(facts, (_, fact) => micros(fact.until)))
-        .bind(column!(facts, (_, fact) => fact.expansion.map(|it| i64::from(it.first))))
-        .bind(column!(facts, (_, fact) => fact.expansion.map(|it| i64::from(it.items))))
-        .bind(column!(facts, (_, fact) => {
-            fact.output.as_deref().filter(|it| !is_large(it)).map(bytes)
-        }))
-        .bind(column!(facts, (_, fact) => {
-            let large = fact.output.as_deref().filter(|it| is_large(it));
-            large.map(|it| i64::try_from(it.get().len()).unwrap_or(i64::MAX))
-        }))
-        .bind(column!(facts, (_, fact) => fact.error.as_ref().map(json)));
+        .bind(column!(events, part => encode_events(&part.records)));
+    let query = bind_steps!(query, fresh);
     let query = match plain {
         true => query,
-        false => query
+        false => bind_steps!(query, known)
             .bind(column!(attempts, (project, _) => *project))
             .bind(column!(attempts, (_, attempt) => i64::from(attempt.no)))
             .bind(column!(attempts, (_, attempt) => i64::from(attempt.generation)))
@@ -202,6 +213,59 @@ async fn write(
         mail.iter().map(|(project, _)| *project).collect();
     let lost = parts.iter().map(|part| part.project).filter(|id| !held.contains(id));
     Ok(Committed { lost: lost.collect(), mail, withdrawn: vec![] })
+}
+
+/// The commit of one project that holds the first row of one step.
+async fn write_lone(
+    connection: &mut PgConnection,
+    sql: &'static Statements,
+    part: &Part,
+    fact: &Fact,
+) -> Result<Committed, StoreError> {
+    let [lone, ..] = sql.commit.unwrap_or_default();
+    let header = &part.header;
+    let held = sqlx::query(lone)
+        .bind(part.project.uuid())
+        .bind(part.epoch)
+        .bind(part.from)
+        .bind(part.upto())
+        .bind(header.state.as_str())
+        .bind(header.reason.as_deref().map(text))
+        .bind(i64::from(header.next_no))
+        .bind(json(&header.counts))
+        .bind(micros(header.began_at))
+        .bind(micros(header.cancelled_at))
+        .bind(micros(header.finished_at))
+        .bind(part.letters())
+        .bind(part.writes)
+        .bind(part.session.uuid())
+        .bind(part.from + 1)
+        .bind(part.upto())
+        .bind(encode_events(&part.records))
+        .bind(i64::from(fact.no))
+        .bind(i64::from(fact.generation))
+        .bind(i64::from(fact.attempt))
+        .bind(i64::from(fact.failures))
+        .bind(i64::from(fact.crashes))
+        .bind(fact.state.as_str())
+        .bind(fact.at.as_micros())
+        .bind(micros(fact.began_at))
+        .bind(micros(fact.started_at))
+        .bind(fact.wait.map(|wait| wait.as_str()))
+        .bind(micros(fact.until))
+        .bind(fact.expansion.map(|it| i64::from(it.first)))
+        .bind(fact.expansion.map(|it| i64::from(it.items)))
+        .bind(inline(fact))
+        .bind(large_size(fact))
+        .bind(fact.error.as_ref().map(json))
+        .fetch_optional(connection)
+        .await?;
+    let mut committed = Committed::default();
+    match held {
+        Some(row) => committed.mail.push((part.project, row.try_get(1)?)),
+        None => committed.lost.push(part.project),
+    }
+    Ok(committed)
 }
 
 async fn put_logs(
@@ -234,6 +298,21 @@ fn is_large(output: &RawValue) -> bool {
 
 fn bytes(output: &RawValue) -> &[u8] {
     output.get().as_bytes()
+}
+
+/// An output that stands in the row of its step.
+fn inline(fact: &Fact) -> Option<&[u8]> {
+    fact.output.as_deref().filter(|it| !is_large(it)).map(bytes)
+}
+
+/// The size of one that does not.
+fn large_size(fact: &Fact) -> Option<i64> {
+    let large = fact.output.as_deref().filter(|it| is_large(it));
+    large.map(|it| i64::try_from(it.get().len()).unwrap_or(i64::MAX))
+}
+
+fn micros(time: Option<Timestamp>) -> Option<i64> {
+    time.map(Timestamp::as_micros)
 }
 
 /// Text takes no NUL here.

@@ -27,6 +27,8 @@ mod replays;
 mod rows;
 #[path = "../portable/spill.rs"]
 mod spill;
+#[path = "../portable/submit.rs"]
+mod submit;
 #[path = "../portable/write.rs"]
 mod write;
 
@@ -44,6 +46,7 @@ pub(crate) use self::hints::Listener;
 pub use self::open::PostgresOptions;
 use super::{
     Beat, Pulse, Statements, StoreError, StoreErrorKind, TxFuture, crash::Crashes,
+    gather::Submissions,
 };
 use crate::{SessionId, Timestamp};
 
@@ -81,6 +84,7 @@ struct Inner {
     heart: Mutex<Option<PgConnection>>,
     sql: &'static Statements,
     hints: Hints,
+    submissions: Submissions,
     crashes: Crashes,
 }
 
@@ -138,6 +142,23 @@ impl PostgresStore {
                 Box::pin(transaction(connection, body))
             })
             .await?;
+            store.0.crashes.point(verb, true)?;
+            Ok(value)
+        })
+        .await
+    }
+
+    /// The same for a body that is a transaction by itself: one statement.
+    async fn call<T, F>(&self, verb: &'static str, body: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> TxFuture<'c, T> + Send + 'static,
+    {
+        let store = self.clone();
+        owned(async move {
+            store.0.crashes.point(verb, false)?;
+            let connection = store.0.writers.acquire().await?;
+            let value = on(connection, DEADLINE, body).await?;
             store.0.crashes.point(verb, true)?;
             Ok(value)
         })

@@ -97,6 +97,11 @@ fn migrator() -> Migrator {
             "forks",
             include_str!("../../../../migrations/postgres/0010_forks.sql"),
         ),
+        migration(
+            11,
+            "lean rows",
+            include_str!("../../../../migrations/postgres/0011_lean_rows.sql"),
+        ),
     ])
 }
 
@@ -170,6 +175,7 @@ impl PostgresStore {
             options: connect,
             schema,
             sql,
+            submissions: super::Submissions::default(),
             crashes,
         })))
     }

@@ -3,18 +3,19 @@
 //! Shape: for each project its guard; then one statement per table over all rows of all
 //! parts. A project whose guard matches no row contributes nothing and harms nobody.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use serde_json::value::RawValue;
-use sqlx::{SqliteConnection, sqlite::SqliteArguments};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteArguments};
 
 use super::{
     SqliteStore,
     bulk::{self, Bulk},
+    rows::project_id,
 };
 use crate::{
     ProjectId, Timestamp,
-    run::{Fact, PastAttempt},
+    run::{Fact, PastAttempt, StepState},
     store::{
         Committed, INLINE_OUTPUT, LogLine, Part, Statements, StoreError,
         codec::encode_events,
@@ -26,7 +27,7 @@ type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
 impl SqliteStore {
     /// Every text that only this database has, but for lists of rows.
     pub(super) const TEXTS: &'static [&'static str] =
-        &[bulk::GUARD, bulk::PUT_BLOB, bulk::PUT_EXPANSION, bulk::PUT_OUTPUT];
+        &[bulk::PUT_BLOB, bulk::PUT_EXPANSION];
 
     pub(in crate::store) async fn commit(
         &self,
@@ -34,45 +35,97 @@ impl SqliteStore {
         logs: Vec<LogLine>,
     ) -> Result<Committed, StoreError> {
         let sql = self.sql();
-        self.write("commit", move |tx| Box::pin(commit(tx, sql, parts, logs))).await
+        if let [part] = &**parts
+            && logs.is_empty()
+            && part.lone_fact().is_some()
+        {
+            return self
+                .call("commit", |connection| Box::pin(commit_lone(connection, parts)))
+                .await;
+        }
+        self.call("commit", move |it| Box::pin(commit(it, sql, parts, logs))).await
     }
 }
 
+/// A commit begins and ends its own transaction: its first and its last statements are
+/// calls of the driver that there are anyway.
 async fn commit(
     tx: &mut SqliteConnection,
     sql: &'static Statements,
     parts: Arc<Vec<Part>>,
     logs: Vec<LogLine>,
 ) -> Result<Committed, StoreError> {
-    let mut committed = Committed::default();
-    let mut held = Vec::with_capacity(parts.len());
-    for part in parts.iter() {
-        match guard(tx, part).await? {
-            Some(mail) => {
-                committed.mail.push((part.project, mail));
-                held.push(part);
-            }
-            None => committed.lost.push(part.project),
-        }
-    }
+    let mut committed =
+        Committed { mail: guard(tx, &parts).await?, ..Default::default() };
+    let mails: HashSet<ProjectId> = committed.mail.iter().map(|(id, _)| *id).collect();
+    let (held, lost): (Vec<&Part>, Vec<&Part>) =
+        parts.iter().partition(|part| mails.contains(&part.project));
+    committed.lost = lost.iter().map(|part| part.project).collect();
+    rare(tx, sql, &held, logs, &mut committed).await?;
     let events: Vec<&Part> =
         held.iter().copied().filter(|part| !part.records.is_empty()).collect();
-    put(tx, &bulk::PUT_EVENTS, &events, |query, part| {
-        query
-            .bind(part.project.uuid())
-            .bind(part.from + 1)
-            .bind(part.upto())
-            .bind(encode_events(&part.records))
-    })
-    .await?;
-    let facts: Vec<(ProjectId, &Fact)> = held
-        .iter()
-        .flat_map(|part| part.facts.iter().map(|fact| (part.project, fact)))
+    let plain: Vec<Row<'_>> = rows(&held, |part| part.fresh_and_known().0)
+        .filter(|(_, fact)| is_plain_success(fact))
         .collect();
-    put(tx, &bulk::PUT_STEPS, &facts, |query, (project, fact)| {
-        bind_fact(query, *project, fact)
-    })
-    .await?;
+    // All that fits goes with the end of the transaction.
+    let (first, last_events) = events.split_at(events.len() - last(events.len()));
+    put(tx, &bulk::PUT_EVENTS, first, |query, part| bind_events(query, part)).await?;
+    let (first, last_plain) = plain.split_at(plain.len() - last(plain.len()));
+    put(tx, &bulk::PUT_SUCCESSES, first, bind_success).await?;
+    let mut statements = vec![];
+    if !last_events.is_empty() {
+        statements.push((&bulk::PUT_EVENTS, last_events.len()));
+    }
+    if !last_plain.is_empty() {
+        statements.push((&bulk::PUT_SUCCESSES, last_plain.len()));
+    }
+    let query = sqlx::query(bulk::text(false, &statements, true));
+    let query = last_events.iter().fold(query, |query, part| bind_events(query, part));
+    let query = fill(query, &bulk::PUT_EVENTS, last_events.len());
+    let query = last_plain.iter().fold(query, bind_success);
+    let query = fill(query, &bulk::PUT_SUCCESSES, last_plain.len());
+    query.execute(tx).await?;
+    Ok(committed)
+}
+
+/// How many rows are left for the last statement.
+fn last(rows: usize) -> usize {
+    match rows % bulk::LARGEST {
+        0 => rows.min(bulk::LARGEST),
+        left => left,
+    }
+}
+
+type Row<'a> = (ProjectId, &'a Fact);
+
+fn rows<'a>(
+    parts: &'a [&'a Part],
+    of: fn(&Part) -> &[Fact],
+) -> impl Iterator<Item = Row<'a>> {
+    parts.iter().flat_map(move |part| of(part).iter().map(|fact| (part.project, fact)))
+}
+
+/// What most commits hold nothing of.
+async fn rare(
+    tx: &mut SqliteConnection,
+    sql: &'static Statements,
+    held: &[&Part],
+    logs: Vec<LogLine>,
+    committed: &mut Committed,
+) -> Result<(), StoreError> {
+    let fresh: Vec<Row<'_>> = rows(held, |part| part.fresh_and_known().0)
+        .filter(|(_, fact)| !is_plain_success(fact))
+        .collect();
+    let known: Vec<Row<'_>> = rows(held, |part| part.fresh_and_known().1).collect();
+    for (statement, rows) in
+        [(&bulk::PUT_FRESH_STEPS, fresh), (&bulk::PUT_KNOWN_STEPS, known)]
+    {
+        put(tx, statement, &rows, |query, (project, fact)| {
+            bind_fact(query, *project, fact)
+        })
+        .await?;
+    }
+    let facts: Vec<Row<'_>> = rows(held, |part| &part.facts).collect();
     for (project, fact) in &facts {
         if let Some(output) = fact.output.as_ref().filter(|output| is_large(output)) {
             sqlx::query(bulk::PUT_BLOB)
@@ -111,15 +164,16 @@ async fn commit(
             .bind(attempt.output.as_deref().map(bytes))
     })
     .await?;
+    let outputs: Vec<(ProjectId, &RawValue)> = held
+        .iter()
+        .filter_map(|part| Some((part.project, part.output.as_deref()?)))
+        .collect();
+    put(tx, &bulk::PUT_OUTPUTS, &outputs, |query, (project, output)| {
+        query.bind(project.uuid()).bind(bytes(output))
+    })
+    .await?;
     for part in held {
-        if let Some(output) = &part.output {
-            sqlx::query(bulk::PUT_OUTPUT)
-                .bind(part.project.uuid())
-                .bind(bytes(output))
-                .execute(&mut *tx)
-                .await?;
-        }
-        super::spill::spill(tx, sql, part, &mut committed).await?;
+        super::spill::spill(tx, sql, part, committed).await?;
     }
     let logs = super::spill::number_logs(tx, sql, logs).await?;
     put(tx, &bulk::PUT_LOGS, &logs, |query, (seq, line)| {
@@ -133,15 +187,53 @@ async fn commit(
             .bind(line.line.clone())
     })
     .await?;
+    Ok(())
+}
+
+/// The commit of one project that holds the first row of one step. It begins and ends its
+/// own transaction.
+async fn commit_lone(
+    connection: &mut SqliteConnection,
+    parts: Arc<Vec<Part>>,
+) -> Result<Committed, StoreError> {
+    let mut committed = Committed::default();
+    for part in parts.iter() {
+        let Some(fact) = part.lone_fact() else { continue };
+        let query = bind_guard(sqlx::query(bulk::LONE), part);
+        let query = bind_events(query, part);
+        let query = bind_fact(query, part.project, fact);
+        // All rows: the driver runs no further than it is asked for.
+        match query.fetch_all(&mut *connection).await?.first() {
+            Some(row) => committed.mail.push((part.project, row.try_get(0)?)),
+            None => committed.lost.push(part.project),
+        }
+    }
     Ok(committed)
 }
 
+/// Begins the transaction; the unread messages of the projects that are held.
 async fn guard(
     tx: &mut SqliteConnection,
-    part: &Part,
-) -> Result<Option<i64>, StoreError> {
+    parts: &[Part],
+) -> Result<Vec<(ProjectId, i64)>, StoreError> {
+    let mut held = Vec::with_capacity(parts.len());
+    if parts.is_empty() {
+        sqlx::query(bulk::text(true, &[], false)).execute(&mut *tx).await?;
+    }
+    for (at, parts) in parts.chunks(bulk::LARGEST).enumerate() {
+        let text = bulk::text(at == 0, &[(&bulk::GUARD, parts.len())], false);
+        let query = parts.iter().fold(sqlx::query(text), bind_guard);
+        let query = fill(query, &bulk::GUARD, parts.len());
+        for row in query.fetch_all(&mut *tx).await? {
+            held.push((project_id(&row, 0)?, row.try_get(1)?));
+        }
+    }
+    Ok(held)
+}
+
+fn bind_guard(query: Query<'static>, part: &Part) -> Query<'static> {
     let header = &part.header;
-    let mail = sqlx::query_scalar(bulk::GUARD)
+    query
         .bind(part.project.uuid())
         .bind(part.session.uuid())
         .bind(part.epoch)
@@ -156,26 +248,47 @@ async fn guard(
         .bind(header.finished_at.map(Timestamp::as_micros))
         .bind(part.letters())
         .bind(part.writes)
-        .fetch_optional(tx)
-        .await?;
-    Ok(mail)
 }
 
-/// Runs a bulk statement over rows, in the largest pieces that fit.
+fn bind_events(query: Query<'static>, part: &Part) -> Query<'static> {
+    query
+        .bind(part.project.uuid())
+        .bind(part.from + 1)
+        .bind(part.upto())
+        .bind(encode_events(&part.records))
+}
+
+/// Runs a bulk statement over rows.
 async fn put<'a, T>(
     tx: &mut SqliteConnection,
     statement: &'static Bulk,
     rows: &'a [T],
     bind: impl Fn(Query<'static>, &'a T) -> Query<'static>,
 ) -> Result<(), StoreError> {
-    let mut rows = rows;
-    for size in bulk::cuts(rows.len()) {
-        let (now, later) = rows.split_at(bulk::SIZES[size]);
-        rows = later;
-        let query = now.iter().fold(sqlx::query(statement.text(size)), &bind);
-        query.execute(&mut *tx).await?;
+    for rows in rows.chunks(bulk::LARGEST) {
+        let text = bulk::text(false, &[(statement, rows.len())], false);
+        let query = rows.iter().fold(sqlx::query(text), &bind);
+        fill(query, statement, rows.len()).execute(&mut *tx).await?;
     }
     Ok(())
+}
+
+/// Binds the nulls that fill a statement up after so many rows.
+fn fill(query: Query<'static>, statement: &Bulk, rows: usize) -> Query<'static> {
+    let nulls = if rows == 0 { 0 } else { statement.filling(rows) };
+    (0..nulls).fold(query, |query, _| query.bind(None::<i64>))
+}
+
+fn bind_success(query: Query<'static>, (project, fact): &Row<'_>) -> Query<'static> {
+    query
+        .bind(project.uuid())
+        .bind(fact.no)
+        .bind(fact.generation)
+        .bind(fact.attempt)
+        .bind(fact.at.as_micros())
+        .bind(fact.began_at.map(Timestamp::as_micros))
+        .bind(fact.started_at.map(Timestamp::as_micros))
+        .bind(fact.output.as_deref().map(bytes))
 }
 
 fn bind_fact(query: Query<'static>, project: ProjectId, fact: &Fact) -> Query<'static> {
@@ -199,6 +312,16 @@ fn bind_fact(query: Query<'static>, project: ProjectId, fact: &Fact) -> Query<'s
         .bind(inline.map(|output| bytes(output)))
         .bind(large.map(|output| i64::try_from(output.get().len()).unwrap_or(i64::MAX)))
         .bind(fact.error.as_ref().map(json))
+}
+
+/// Whether nothing is to be said of a step but that it has succeeded.
+fn is_plain_success(fact: &Fact) -> bool {
+    fact.state == StepState::Succeeded
+        && (fact.failures, fact.crashes) == (0, 0)
+        && fact.wait.is_none()
+        && fact.expansion.is_none()
+        && fact.error.is_none()
+        && fact.output.as_deref().is_none_or(|output| !is_large(output))
 }
 
 fn is_large(output: &RawValue) -> bool {

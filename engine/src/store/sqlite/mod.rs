@@ -24,6 +24,8 @@ mod replays;
 mod rows;
 #[path = "../portable/spill.rs"]
 mod spill;
+#[path = "../portable/submit.rs"]
+mod submit;
 #[path = "../portable/write.rs"]
 mod write;
 
@@ -44,7 +46,7 @@ use tokio::sync::Mutex;
 
 use super::{
     Beat, ExecutorLock, LockHolder, Pulse, SQLITE, Statements, StoreError,
-    StoreErrorKind, crash::Crashes,
+    StoreErrorKind, crash::Crashes, gather::Submissions,
 };
 use crate::SessionId;
 
@@ -71,6 +73,7 @@ struct Inner {
     watcher: Mutex<Option<SqliteConnection>>,
     /// How often this process has written what its own worker must notice.
     written: AtomicU64,
+    submissions: Submissions,
     crashes: Crashes,
     /// A database that dies with the value: its folder is removed.
     temporary: Option<PathBuf>,
@@ -130,6 +133,7 @@ impl SqliteStore {
             sql: &SQLITE,
             watcher: Mutex::new(None),
             written: AtomicU64::new(0),
+            submissions: Submissions::default(),
             crashes,
             temporary,
         }))
@@ -145,6 +149,25 @@ impl SqliteStore {
             + Send
             + 'static,
     {
+        self.call(verb, |connection| {
+            Box::pin(async move {
+                let mut tx = connection.begin_with("begin immediate").await?;
+                let value = body(&mut tx).await?;
+                tx.commit().await?;
+                Ok(value)
+            })
+        })
+        .await
+    }
+
+    /// The same for a body that begins and ends its own transaction.
+    async fn call<T, F>(&self, verb: &'static str, body: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> super::TxFuture<'c, T>
+            + Send
+            + 'static,
+    {
         let store = self.clone();
         let task = tokio::spawn(async move {
             let mut writer = store.0.writer.lock().await;
@@ -153,9 +176,7 @@ impl SqliteStore {
                 Some(connection) => connection,
                 None => SqliteConnection::connect_with(&store.0.options).await?,
             };
-            let mut tx = connection.begin_with("begin immediate").await?;
-            let value = body(&mut tx).await?;
-            tx.commit().await?;
+            let value = body(&mut connection).await?;
             *writer = Some(connection);
             store.0.crashes.point(verb, true)?;
             Ok(value)

@@ -8,6 +8,7 @@
 mod commit;
 mod postgres;
 mod sqlite;
+mod submit;
 
 pub(crate) use self::{postgres::POSTGRES, sqlite::SQLITE};
 
@@ -21,9 +22,9 @@ macro_rules! catalogue {
             $(pub(crate) $name: &'static str,)*
             /// `beat` and `look` in one statement, where the database can.
             pub(crate) pulse: Option<&'static str>,
-            /// `commit` in one statement, where the database can: facts and events alone,
-            /// and with everything.
-            pub(crate) commit: Option<[&'static str; 2]>,
+            /// `commit` in one statement, where the database can: the first row of one
+            /// step, those of many, and with everything.
+            pub(crate) commit: Option<[&'static str; 3]>,
         }
 
         impl Statements {
@@ -52,8 +53,8 @@ catalogue! {
     pause_queue,
     resume_queue,
     last_events,
-    put_project,
-    put_project_data,
+    put_projects,
+    put_projects_alone,
     fingerprint,
     put_event,
     clock,

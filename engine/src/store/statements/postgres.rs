@@ -1,6 +1,6 @@
 //! The statements on PostgreSQL, where they differ from those on SQLite, and why.
 
-use super::{SQLITE, Statements, commit};
+use super::{SQLITE, Statements, commit, submit};
 
 /// The outputs that another project has from this one. `$2` is a list of
 /// `[number, generation]`; what a replay has set back since is among its attempts.
@@ -39,7 +39,7 @@ where id = $1 and state in ('live', 'draining')",
 
     look: LOOK,
     pulse: Some(PULSE),
-    commit: Some([commit::PLAIN, commit::FULL]),
+    commit: Some([commit::LONE, commit::PLAIN, commit::FULL]),
 
     // Whoever adopts or claims holds the key of the row of its session, which a beat does not
     // mind and an end does: only the end of a session locks its row whole.
@@ -244,13 +244,8 @@ where claims.project = picked.project and claims.no = picked.no and claims.state
 returning claims.project, claims.no, claims.generation, claims.attempt",
 
     // As for adoption: a session that is declared dead meanwhile would own it for ever.
-    put_project: "
-insert into projects
-    (id, name, state, plan, priority, next_no, counts, created_at, last_event, wake_at,
-    session, epoch)
-values ($1, $2, 'pending', $3, $4, $5, $6, $7, 1, 0,
-    (select s.id from sessions s where s.id = $8 and s.state = 'live' for key share), 0)
-on conflict (id) do nothing",
+    put_projects: submit::POSTGRES,
+    put_projects_alone: submit::POSTGRES,
 
     lock_projects: "
 select p.id from projects p

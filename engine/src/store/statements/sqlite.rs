@@ -1,6 +1,6 @@
 //! The catalogue in full, as SQLite says it.
 
-use super::Statements;
+use super::{Statements, submit};
 
 /// The outputs that another project has from this one. `$2` is a list of
 /// `[number, generation]`; what a replay has set back since is among its attempts.
@@ -74,17 +74,10 @@ insert into paused_queues (name, paused_at) values ($1, $2) on conflict (name) d
 select id, last_event, finished_at is not null from projects
 where id in (select unhex(value) from json_each($1))",
 
-    put_project: "
-insert into projects
-    (id, name, state, plan, priority, next_no, counts, created_at, last_event, wake_at,
-    session, epoch)
-values ($1, $2, 'pending', $3, $4, $5, $6, $7, 1, 0,
-    (select s.id from sessions s where s.id = $8 and s.state = 'live'), 0)
-on conflict (id) do nothing",
+    put_projects: submit::SQLITE,
 
-    put_project_data: "
-insert into project_data (project, inputs, labels, fingerprint)
-values ($1, $2, $3, $4)",
+    // In one call of the driver, because each wakes a thread and waits for it.
+    put_projects_alone: submit::SQLITE_ALONE,
 
     fingerprint: "select fingerprint from project_data where project = $1",
 

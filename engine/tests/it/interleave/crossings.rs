@@ -96,6 +96,11 @@ fn held(world: &World, hold: Hold) -> (String, uuid::Uuid) {
         Hold::Project(at) => (rows("projects", "id"), project(at)),
         Hold::Claims(at) => (rows("claims", "project"), project(at)),
         Hold::Session(who) => (rows("sessions", "id"), raw_id(world.sessions[&who])),
+        // Who submits looks its plan up last.
+        Hold::Plans => (
+            "select 1 from plans where $1::uuid is not null for update".to_owned(),
+            uuid::Uuid::nil(),
+        ),
         Hold::Table(name) => {
             (format!("lock table {name} in access exclusive mode"), uuid::Uuid::nil())
         }

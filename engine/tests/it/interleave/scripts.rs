@@ -14,9 +14,11 @@ pub(super) enum Hold {
     Claims(usize),
     Session(Who),
     Table(&'static str),
+    /// All plans.
+    Plans,
 }
 
-use Hold::{Claims, Project, Session, Table};
+use Hold::{Claims, Plans, Project, Session, Table};
 
 pub(super) struct Script {
     pub(super) name: &'static str,
@@ -185,6 +187,13 @@ pub(super) const SCRIPTS: &[Script] = &[
         [&[Commit(A, 0, Plain)], &[Commit(A, 0, Plain)]],
         &[Project(0)],
     ),
+    script(
+        "the same last commit twice",
+        &[],
+        OWNED,
+        [&[Commit(A, 0, Finish)], &[Commit(A, 0, Finish)]],
+        &[Project(0)],
+    ),
     // Messages.
     script(
         "release, send",
@@ -234,21 +243,21 @@ pub(super) const SCRIPTS: &[Script] = &[
         &[],
         &[],
         [&[Submit(1)], &[Submit(1), Submit(2)]],
-        &[Table("project_data")],
+        &[Plans],
     ),
     script(
         "submit, its owner dies",
         &[B],
         &[],
         [&[SubmitOwned(B)], &[Expire(B), Reap]],
-        &[Session(B), Table("project_data")],
+        &[Session(B), Plans],
     ),
     script(
         "submit, its owner ends",
         &[],
         &[],
         [&[SubmitOwned(B)], &[End(B)]],
-        &[Session(B), Table("project_data")],
+        &[Session(B), Plans],
     ),
     // Claims.
     script(

@@ -367,7 +367,14 @@ impl World {
             ..self.projects[2].clone()
         };
         let submitted = store.submit(Arc::new(project)).await.unwrap();
-        self.book().submitted.push((fingerprint, submitted));
+        let mut book = self.book();
+        book.submitted.push((fingerprint, submitted));
+        if let (Submitted::Born, Some(who)) = (submitted, owner) {
+            // Its adoption is part of its submission.
+            let steps = BTreeSet::new();
+            let born = Adoption { project: 2, who, epoch: 1, last_event: 1, steps };
+            book.adoptions.push(born);
+        }
     }
 
     /// Commits a part for each project of which the session knows an epoch.
@@ -432,6 +439,8 @@ impl World {
             from: hand.last_event,
             writes: hand.writes,
             facts: vec![fact],
+            // The others are written with everything a commit may hold.
+            inserts: usize::from(matches!(act, Act::Plain)),
             records: vec![record],
             ..empty(self.id(at), self.sessions[&who], hand.epoch)
         };

@@ -1,0 +1,254 @@
+//! Submissions: what waits is recorded together.
+//!
+//! Compiled once for each database, with its types: see `store/mod.rs`.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use serde::Serialize;
+use sqlx::Row as _;
+use tokio::sync::oneshot;
+
+use super::{Backend, Connection, access::put_audit, rows::project_id};
+use crate::{
+    ProjectId,
+    plan::{PLAN_FORMAT, hex},
+    run::{Record, RecordKind},
+    store::{
+        NewProject, Statements, StoreError, StoreErrorKind, Submitted,
+        codec::encode_events, gather::Waiting,
+    },
+};
+
+impl Backend {
+    pub(in crate::store) async fn submit(
+        &self,
+        project: Arc<NewProject>,
+    ) -> Result<Submitted, StoreError> {
+        let (told, answer) = oneshot::channel();
+        if self.0.submissions.join((project, told)) {
+            let store = self.clone();
+            tokio::spawn(async move {
+                loop {
+                    let batch = store.0.submissions.next();
+                    if batch.is_empty() {
+                        return;
+                    }
+                    store.submit_together(batch).await;
+                }
+            });
+        }
+        answer.await.unwrap_or_else(|_| {
+            Err(StoreError::new(StoreErrorKind::Other, "a submission was dropped"))
+        })
+    }
+
+    /// Records projects together and answers. What the database refuses is found by trying
+    /// one at a time, so that it is refused to whom it belongs.
+    async fn submit_together(&self, batch: Vec<Waiting>) {
+        let (projects, told): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let mut results = vec![];
+        match self.submit_all(projects.clone()).await {
+            Ok(submitted) => results.extend(submitted.into_iter().map(Ok)),
+            Err(error) if error.kind() == StoreErrorKind::Refused => {
+                // One of them, or a plan that is not there any more.
+                self.0.submissions.forget();
+                for project in projects {
+                    let one = self.submit_all(vec![project]).await;
+                    results
+                        .push(one.map(|all| all.first().copied().unwrap_or_default()));
+                }
+            }
+            Err(error) => results.resize(told.len(), Err(error)),
+        }
+        for (told, result) in told.into_iter().zip(results) {
+            // Whoever has gone away finds it recorded.
+            let _ = told.send(result);
+        }
+    }
+
+    async fn submit_all(
+        &self,
+        projects: Vec<Arc<NewProject>>,
+    ) -> Result<Vec<Submitted>, StoreError> {
+        let sql = self.sql();
+        let fresh: HashSet<[u8; 32]> = projects
+            .iter()
+            .map(|project| project.plan_hash)
+            .filter(|hash| !self.0.submissions.knows(hash))
+            .collect();
+        let rare = |project: &Arc<NewProject>| {
+            project.author.is_some() || !project.labels.is_empty()
+        };
+        let alone = fresh.is_empty() && !projects.iter().any(rare);
+        let hashes = fresh.clone();
+        let submitted = if alone {
+            // By themselves: these statements are a transaction of their own.
+            let text = sql.put_projects_alone;
+            self.call("submit", move |connection| {
+                Box::pin(
+                    async move { put_rows(connection, sql, text, &projects).await },
+                )
+            })
+            .await?
+        } else {
+            self.write("submit", move |tx| {
+                Box::pin(async move { put_all(tx, sql, &projects, &fresh).await })
+            })
+            .await?
+        };
+        self.0.submissions.stored(hashes.into_iter());
+        Ok(submitted)
+    }
+}
+
+/// Records projects with all that is rare: plans that are new here, labels, the audit.
+pub(super) async fn put_all(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    projects: &[Arc<NewProject>],
+    plans: &HashSet<[u8; 32]>,
+) -> Result<Vec<Submitted>, StoreError> {
+    let mut put = HashSet::new();
+    for project in projects {
+        let hash = project.plan_hash;
+        if plans.contains(&hash) && put.insert(hash) {
+            put_plan(tx, sql, hash, &project.plan, &project.kinds).await?;
+        }
+    }
+    let submitted = put_rows(tx, sql, sql.put_projects, projects).await?;
+    for (project, submitted) in projects.iter().zip(&submitted) {
+        if matches!(submitted, Submitted::Existing | Submitted::Conflict) {
+            continue;
+        }
+        put_labels(tx, sql, project.id, &project.labels).await?;
+        if let Some(author) = &project.author {
+            let what = ("project.submit", Some(project.id), project.name.as_str());
+            put_audit(tx, sql, author, what, project.created_at).await?;
+        }
+    }
+    Ok(submitted)
+}
+
+/// Writes the rows of projects, and finds out about those that are there already.
+async fn put_rows(
+    connection: &mut Connection,
+    sql: &'static Statements,
+    text: &'static str,
+    projects: &[Arc<NewProject>],
+) -> Result<Vec<Submitted>, StoreError> {
+    let rows: Vec<Row<'_>> = projects.iter().map(|project| Row::of(project)).collect();
+    let rows = serde_json::to_string(&rows).unwrap_or_default();
+    let mut new = HashMap::new();
+    for row in sqlx::query(text).bind(rows).fetch_all(&mut *connection).await? {
+        let owned: bool = row.try_get(1)?;
+        new.insert(project_id(&row, 0)?, owned);
+    }
+    let mut submitted = Vec::with_capacity(projects.len());
+    for project in projects {
+        // Of the same id twice, the first is the one that was written.
+        submitted.push(match new.remove(&project.id) {
+            Some(true) => Submitted::Born,
+            Some(false) => Submitted::New,
+            None => compare(connection, sql, project).await?,
+        });
+    }
+    Ok(submitted)
+}
+
+/// Whether what is recorded under the id of a project is the same.
+async fn compare(
+    connection: &mut Connection,
+    sql: &'static Statements,
+    project: &NewProject,
+) -> Result<Submitted, StoreError> {
+    let row = sqlx::query(sql.fingerprint)
+        .bind(project.id.uuid())
+        .fetch_one(connection)
+        .await?;
+    let fingerprint: Vec<u8> = row.try_get(0)?;
+    let same = fingerprint == project.fingerprint;
+    Ok(if same { Submitted::Existing } else { Submitted::Conflict })
+}
+
+/// A project in the list that a statement takes.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: String,
+    name: &'a str,
+    plan: String,
+    priority: i32,
+    steps: u32,
+    created_at: i64,
+    owner: Option<String>,
+    inputs: Cow<'a, str>,
+    labels: String,
+    fingerprint: String,
+    event: String,
+}
+
+impl<'a> Row<'a> {
+    fn of(project: &'a NewProject) -> Self {
+        let record = Record::project(RecordKind::ProjectSubmitted, project.created_at);
+        let event = encode_events(std::slice::from_ref(&record));
+        Self {
+            id: hex(project.id.uuid().as_bytes()),
+            name: &project.name,
+            plan: hex(&project.plan_hash),
+            priority: project.priority,
+            steps: project.steps,
+            created_at: project.created_at.as_micros(),
+            owner: project.owner.map(|owner| hex(owner.uuid().as_bytes())),
+            // A JSON object, so it is text.
+            inputs: String::from_utf8_lossy(&project.inputs),
+            labels: serde_json::to_string(&project.labels).unwrap_or_default(),
+            fingerprint: hex(&project.fingerprint),
+            event: String::from_utf8_lossy(&event).into_owned(),
+        }
+    }
+}
+
+/// Keeps a plan, unless it is there.
+pub(super) async fn put_plan(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    hash: [u8; 32],
+    plan: &[u8],
+    kinds: &[String],
+) -> Result<(), StoreError> {
+    let put = sqlx::query(sql.put_plan)
+        .bind(hash.to_vec())
+        .bind(i64::from(PLAN_FORMAT))
+        .bind(plan.to_vec())
+        .execute(&mut *tx)
+        .await?;
+    if put.rows_affected() > 0 {
+        sqlx::query(sql.put_plan_kinds)
+            .bind(hash.to_vec())
+            .bind(serde_json::to_string(kinds).unwrap_or_default())
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(())
+}
+
+/// By which projects are found.
+pub(super) async fn put_labels(
+    tx: &mut Connection,
+    sql: &'static Statements,
+    project: ProjectId,
+    labels: &BTreeMap<String, String>,
+) -> Result<(), StoreError> {
+    if !labels.is_empty() {
+        let labels: Vec<_> = labels.iter().collect();
+        sqlx::query(sql.put_labels)
+            .bind(project.uuid())
+            .bind(serde_json::to_string(&labels).unwrap_or_default())
+            .execute(tx)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! [`Line`]: the projects with steps that wait for a slot, in the order in which they get one.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+};
+
+use super::{owned::Owned, scheduler::Scheduler};
+use crate::ProjectId;
+
+/// Priority of project and step, then the fewest running steps, then the least service so
+/// far, then the longest path. The greatest comes first.
+pub(super) type Rank =
+    ((i32, i32), Reverse<u32>, Reverse<u64>, u32, Reverse<ProjectId>);
+
+/// The projects with steps that wait for a slot.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    order: BTreeSet<(Rank, ProjectId)>,
+    /// Where each stands; `None`: it may start nothing now (paused, or enough runs).
+    places: HashMap<ProjectId, Option<Rank>>,
+}
+
+impl Line {
+    /// Gives a project its place; `None`: it may start nothing now.
+    fn set(&mut self, project: ProjectId, rank: Option<Rank>) {
+        if let Some(Some(old)) = self.places.insert(project, rank) {
+            self.order.remove(&(old, project));
+        }
+        self.order.extend(rank.map(|rank| (rank, project)));
+    }
+
+    pub(super) fn remove(&mut self, project: ProjectId) {
+        if let Some(Some(old)) = self.places.remove(&project) {
+            self.order.remove(&(old, project));
+        }
+    }
+
+    /// All, those that may start nothing now included.
+    pub(super) fn projects(&self) -> impl Iterator<Item = &ProjectId> {
+        self.places.keys()
+    }
+
+    /// Whether nobody waits, not even of those that may start nothing now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether any may start something.
+    pub(super) fn may_start(&self) -> bool {
+        !self.order.is_empty()
+    }
+
+    /// Those that may start nothing, as far as is known.
+    fn held(&self) -> Vec<ProjectId> {
+        if self.places.len() == self.order.len() {
+            return vec![];
+        }
+        let held = self.places.iter().filter(|(_, rank)| rank.is_none());
+        held.map(|(project, _)| *project).collect()
+    }
+}
+
+impl Scheduler {
+    /// Chooses the project whose next step starts.
+    pub(super) fn choose(&mut self) -> Option<ProjectId> {
+        loop {
+            let (rank, project) = *self.line.order.last()?;
+            if self.place(project) == Some(rank) {
+                return Some(project);
+            }
+        }
+    }
+
+    /// Looks at those again that could start nothing: what held them may have passed.
+    pub(super) fn look_at_held(&mut self) {
+        for project in self.line.held() {
+            self.place(project);
+        }
+    }
+
+    /// Gives a project its place in the line, after whatever may have moved it.
+    pub(super) fn place(&mut self, project: ProjectId) -> Option<Rank> {
+        let rank = |owned: &mut Owned| {
+            let (priority, remaining) = owned.queue.peek(&owned.run)?;
+            let rank = (
+                (owned.row.priority, priority),
+                Reverse(owned.run.busy()),
+                Reverse(owned.served),
+                remaining,
+                Reverse(project),
+            );
+            Some(owned.may_start().then_some(rank))
+        };
+        match self.projects.get_mut(&project).and_then(rank) {
+            Some(rank) => {
+                self.line.set(project, rank);
+                rank
+            }
+            None => {
+                self.line.remove(project);
+                None
+            }
+        }
+    }
+}

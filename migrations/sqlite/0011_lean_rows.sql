@@ -1,0 +1,2 @@
+-- Nothing: here a reference costs next to nothing. The numbers stay the same on both.
+select 1;
