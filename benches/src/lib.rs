@@ -85,11 +85,18 @@ pub fn input() -> (Dynamic, Names) {
     (Dynamic::new(dandori::to_raw(&input).expect("it is JSON")), names)
 }
 
-/// Does one of [`ALL`] with so many steps or evaluations; whether there is such a one.
+/// The steps of the project that `apply` runs.
+const SMALL: usize = 20;
+
+/// Does one of [`ALL`] with so many steps, runs of a project of 20 steps, or evaluations;
+/// whether there is such a one.
 pub fn work(what: &str, count: usize) -> bool {
     match what {
         "plan" => drop(plan(&layers(count))),
-        "apply" => apply(&plan(&layers(count))),
+        "apply" => {
+            let plan = plan(&layers(SMALL));
+            (0..count).for_each(|_| apply(&plan));
+        }
         "expression" => {
             let (input, names) = input();
             (0..count).for_each(|_| expression(&input, &names));

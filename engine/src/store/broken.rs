@@ -199,14 +199,15 @@ const OTHERS: &[Broken] = &[
 ];
 
 fn commit(good: Statements, part: &str, by: &str) -> Statements {
-    let [lone, first, full] = good.commit.unwrap_or_default();
+    let [lone, last, first, full] = good.commit.unwrap_or_default();
     let first = if first.contains(part) { swap(first, part, by) } else { first };
-    Statements { commit: Some([lone, first, swap(full, part, by)]), ..good }
+    Statements { commit: Some([lone, last, first, swap(full, part, by)]), ..good }
 }
 
 fn lone(good: Statements, part: &str, by: &str) -> Statements {
-    let [lone, first, full] = good.commit.unwrap_or_default();
-    Statements { commit: Some([swap(lone, part, by), first, full]), ..good }
+    let [lone, last, first, full] = good.commit.unwrap_or_default();
+    let (lone, last) = (swap(lone, part, by), swap(last, part, by));
+    Statements { commit: Some([lone, last, first, full]), ..good }
 }
 
 /// All variants.

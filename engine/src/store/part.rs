@@ -66,7 +66,7 @@ impl Part {
     }
 
     /// The one step of which the part records the first row, where it does no more than
-    /// that.
+    /// that, or also ends its project.
     pub fn lone_fact(&self) -> Option<&Fact> {
         let [fact] = &*self.facts else { return None };
         let alone = self.inserts == 1
@@ -74,7 +74,6 @@ impl Part {
             && !self.records.is_empty()
             && self.mail.is_empty()
             && !self.spills()
-            && self.output.is_none()
             && fact.body.is_none()
             && fact.output.as_ref().is_none_or(|it| it.get().len() <= INLINE_OUTPUT);
         alone.then_some(fact)

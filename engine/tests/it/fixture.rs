@@ -114,6 +114,8 @@ pub(crate) fn part(
 pub(crate) enum Shape {
     /// The first row of one step.
     Lone,
+    /// The same with the output of the project.
+    Last,
     /// The first rows of several.
     First,
     /// With later rows.
@@ -121,7 +123,7 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 3] = [Self::Lone, Self::First, Self::Full];
+    pub(crate) const ALL: [Self; 4] = [Self::Lone, Self::Last, Self::First, Self::Full];
 }
 
 /// A part in one of the shapes, with an event.
@@ -138,7 +140,10 @@ pub(crate) fn shaped(shape: Shape, mut part: Part) -> Part {
     if let Shape::First = shape {
         part.facts.push(Fact { no: 1, ..part.facts[0].clone() });
     }
-    if let Shape::Lone | Shape::First = shape {
+    if let Shape::Last | Shape::First = shape {
+        part.output = Some(raw("2"));
+    }
+    if let Shape::Lone | Shape::Last | Shape::First = shape {
         part.inserts = part.facts.len();
     }
     part

@@ -52,8 +52,11 @@ on_both! {
             let count = good.facts.len();
             assert!(lost(good).await.is_empty());
             assert_eq!((facts().await, events().await), (count, 1), "{shape:?}");
-            let output = output(&store, id, 0).await;
-            assert_eq!(output.as_deref(), Some("1"), "{shape:?}");
+            let step = output(&store, id, 0).await;
+            assert_eq!(step.as_deref(), Some("1"), "{shape:?}");
+            let whole = store.project(id).await.unwrap().unwrap().output;
+            let ends = matches!(shape, Shape::Last | Shape::First);
+            assert_eq!(whole.map(|it| it.to_string()), ends.then(|| "2".into()), "{shape:?}");
         }
     }
 

@@ -125,11 +125,8 @@ async fn write(
             Some((*project, *fact, &**fact.body.as_ref()?.bytes()))
         })
         .collect();
-    let plain = known.is_empty()
-        && large.is_empty()
-        && attempts.is_empty()
-        && outputs.is_empty()
-        && grown.is_empty();
+    let plain =
+        known.is_empty() && large.is_empty() && attempts.is_empty() && grown.is_empty();
     let events: Vec<&Part> =
         parts.iter().filter(|part| !part.records.is_empty()).collect();
 
@@ -160,7 +157,7 @@ async fn write(
                 .bind(column!($rows, (_, fact) => fact.error.as_ref().map(json)))
         };
     }
-    let [_, first_rows, everything] = sql.commit.unwrap_or_default();
+    let [_, _, first_rows, everything] = sql.commit.unwrap_or_default();
     let query = sqlx::query(if plain { first_rows } else { everything })
         .bind(column!(parts, part => part.project.uuid()))
         .bind(column!(parts, part => part.epoch))
@@ -180,7 +177,9 @@ async fn write(
         .bind(column!(events, part => part.from + 1))
         .bind(column!(events, part => part.upto()))
         .bind(column!(events, part => encode_events(&part.records)));
-    let query = bind_steps!(query, fresh);
+    let query = bind_steps!(query, fresh)
+        .bind(column!(outputs, (project, _) => *project))
+        .bind(column!(outputs, (_, output) => bytes(output)));
     let query = match plain {
         true => query,
         false => bind_steps!(query, known)
@@ -199,8 +198,6 @@ async fn write(
             .bind(column!(large, (_, fact, _) => i64::from(fact.no)))
             .bind(column!(large, (_, fact, _) => i64::from(fact.generation)))
             .bind(column!(large, (_, _, output) => bytes(output)))
-            .bind(column!(outputs, (project, _) => *project))
-            .bind(column!(outputs, (_, output) => bytes(output)))
             .bind(column!(grown, (project, _, _) => *project))
             .bind(column!(grown, (_, fact, _) => i64::from(fact.no)))
             .bind(column!(grown, (_, _, body) => *body)),
@@ -222,9 +219,10 @@ async fn write_lone(
     part: &Part,
     fact: &Fact,
 ) -> Result<Committed, StoreError> {
-    let [lone, ..] = sql.commit.unwrap_or_default();
+    let [lone, last, ..] = sql.commit.unwrap_or_default();
     let header = &part.header;
-    let held = sqlx::query(lone)
+    let output = part.output.as_deref().map(bytes);
+    let query = sqlx::query(if output.is_some() { last } else { lone })
         .bind(part.project.uuid())
         .bind(part.epoch)
         .bind(part.from)
@@ -257,9 +255,12 @@ async fn write_lone(
         .bind(fact.expansion.map(|it| i64::from(it.items)))
         .bind(inline(fact))
         .bind(large_size(fact))
-        .bind(fact.error.as_ref().map(json))
-        .fetch_optional(connection)
-        .await?;
+        .bind(fact.error.as_ref().map(json));
+    let query = match output {
+        Some(output) => query.bind(output),
+        None => query,
+    };
+    let held = query.fetch_optional(connection).await?;
     let mut committed = Committed::default();
     match held {
         Some(row) => committed.mail.push((part.project, row.try_get(1)?)),

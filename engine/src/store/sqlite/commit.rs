@@ -199,9 +199,14 @@ async fn commit_lone(
     let mut committed = Committed::default();
     for part in parts.iter() {
         let Some(fact) = part.lone_fact() else { continue };
-        let query = bind_guard(sqlx::query(bulk::LONE), part);
+        let text = if part.output.is_some() { bulk::LAST } else { bulk::LONE };
+        let query = bind_guard(sqlx::query(text), part);
         let query = bind_events(query, part);
         let query = bind_fact(query, part.project, fact);
+        let query = match part.output.as_deref() {
+            Some(output) => query.bind(bytes(output)).bind(part.project.uuid()),
+            None => query,
+        };
         // All rows: the driver runs no further than it is asked for.
         match query.fetch_all(&mut *connection).await?.first() {
             Some(row) => committed.mail.push((part.project, row.try_get(0)?)),

@@ -1,5 +1,5 @@
-//! The statements of `commit` on PostgreSQL: one for a lone success, one for first results,
-//! one with everything.
+//! The statements of `commit` on PostgreSQL: for a lone success, for the one that ends a
+//! project, for first results, and with everything.
 //!
 //! The guard: session, epoch, event number and count of writes must be what the owner knows.
 //! A condition on a locked row is looked at again after the lock, so a project that was lost
@@ -40,10 +40,10 @@ macro_rules! columns {
     };
 }
 
-/// One project and the first row of one step: what a chain of successes commits. Scalars,
-/// because every list costs the server some microseconds, and a list of one tells no more.
-pub(super) const LONE: &str = concat!(
-    "
+macro_rules! lone {
+    () => {
+        concat!(
+            "
 with part as (
     select $1::uuid as id, $2::bigint as epoch, $3::bigint as before, $4::bigint as upto,
         $5::text as state, $6::text as reason, $7::bigint as next_no, $8::text as counts,
@@ -67,6 +67,20 @@ with part as (
         $24::bigint, $25::bigint, $26::bigint, $27::text, $28::bigint, $29::bigint,
         $30::bigint, $31::bytea, $32::bigint, $33::text
     from guard h
+)"
+        )
+    };
+}
+
+/// One project and the first row of one step: what a chain of successes commits. Scalars,
+/// because every list costs the server some microseconds, and a list of one tells no more.
+pub(super) const LONE: &str = concat!(lone!(), " select id, mail from guard");
+
+/// The same where the project ends with it, and has an output.
+pub(super) const LAST: &str = concat!(
+    lone!(),
+    ", put_output as (
+    update project_data d set output = $34::bytea from guard h where d.project = h.id
 )
 select id, mail from guard"
 );
@@ -114,16 +128,20 @@ with part as materialized (
             columns!(),
             ")
     join held h on h.id = s.project
+), put_outputs as (
+    update project_data d set output = o.output
+    from unnest($36::uuid[], $37::bytea[]) as o (project, output)
+    join held h on h.id = o.project
+    where d.project = o.project
 )"
         )
     };
 }
 
-/// First rows of steps, and events.
+/// First rows of steps, events, and outputs of projects that end.
 pub(super) const PLAIN: &str = concat!(many!(), " select id, mail from guard");
 
-/// With later rows of steps, kept attempts, large outputs, expansions, and outputs of
-/// projects that end. The output of a step stays where a later row brings none.
+/// With later rows of steps, kept attempts, large outputs and expansions. The output of a step stays where a later row brings none.
 pub(super) const FULL: &str = concat!(
     many!(),
     ", put_known as (
@@ -131,10 +149,10 @@ pub(super) const FULL: &str = concat!(
     columns!(),
     ")
     select k.*
-    from unnest($36::uuid[], $37::bigint[], $38::bigint[], $39::bigint[], $40::bigint[],
-        $41::bigint[], $42::text[], $43::bigint[], $44::bigint[], $45::bigint[],
-        $46::text[], $47::bigint[], $48::bigint[], $49::bigint[], $50::bytea[],
-        $51::bigint[], $52::text[])
+    from unnest($38::uuid[], $39::bigint[], $40::bigint[], $41::bigint[], $42::bigint[],
+        $43::bigint[], $44::text[], $45::bigint[], $46::bigint[], $47::bigint[],
+        $48::text[], $49::bigint[], $50::bigint[], $51::bigint[], $52::bytea[],
+        $53::bigint[], $54::text[])
         as k (",
     columns!(),
     ")
@@ -162,23 +180,18 @@ pub(super) const FULL: &str = concat!(
     insert into attempts
         (project, no, generation, attempt, state, started_at, finished_at, error, output)
     select a.*
-    from unnest($53::uuid[], $54::bigint[], $55::bigint[], $56::bigint[], $57::text[],
-        $58::bigint[], $59::bigint[], $60::text[], $61::bytea[])
+    from unnest($55::uuid[], $56::bigint[], $57::bigint[], $58::bigint[], $59::text[],
+        $60::bigint[], $61::bigint[], $62::text[], $63::bytea[])
         as a (project, no, generation, attempt, state, started_at, finished_at, error, output)
     join held h on h.id = a.project
     on conflict do nothing
 ), put_blobs as (
     insert into blobs (project, no, generation, body)
     select b.*
-    from unnest($62::uuid[], $63::bigint[], $64::bigint[], $65::bytea[])
+    from unnest($64::uuid[], $65::bigint[], $66::bigint[], $67::bytea[])
         as b (project, no, generation, body)
     join held h on h.id = b.project
     on conflict (project, no, generation) do update set body = excluded.body
-), put_outputs as (
-    update project_data d set output = o.output
-    from unnest($66::uuid[], $67::bytea[]) as o (project, output)
-    join held h on h.id = o.project
-    where d.project = o.project
 ), put_expansions as (
     insert into expansions (project, no, body)
     select x.project, x.no, x.body

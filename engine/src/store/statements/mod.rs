@@ -23,8 +23,8 @@ macro_rules! catalogue {
             /// `beat` and `look` in one statement, where the database can.
             pub(crate) pulse: Option<&'static str>,
             /// `commit` in one statement, where the database can: the first row of one
-            /// step, those of many, and with everything.
-            pub(crate) commit: Option<[&'static str; 3]>,
+            /// step, the same at the end of its project, those of many, and everything.
+            pub(crate) commit: Option<[&'static str; 4]>,
         }
 
         impl Statements {

@@ -39,7 +39,7 @@ where id = $1 and state in ('live', 'draining')",
 
     look: LOOK,
     pulse: Some(PULSE),
-    commit: Some([commit::LONE, commit::PLAIN, commit::FULL]),
+    commit: Some([commit::LONE, commit::LAST, commit::PLAIN, commit::FULL]),
 
     // Whoever adopts or claims holds the key of the row of its session, which a beat does not
     // mind and an end does: only the end of a session locks its row whole.
