@@ -25,6 +25,7 @@ pub(crate) async fn latency(store: Kind, rounds: usize) -> Result<(), Anything> 
         project.task(Task::new(format!("t{at}"), "noop").needs(needs))
     });
     let (mut ratios, mut results, mut commits) = (vec![], vec![], vec![]);
+    let mut submissions = vec![];
     for _ in 0..rounds {
         let commit = Floor::begin(store).await?.commit().await?;
         let place = Place::fresh(store)?;
@@ -32,7 +33,9 @@ pub(crate) async fn latency(store: Kind, rounds: usize) -> Result<(), Anything> 
         let mut times = vec![];
         for _ in 0..SMALL {
             let began = Instant::now();
-            engine.submit(chain.clone()).await?.ended().await?;
+            let project = engine.submit(chain.clone()).await?;
+            submissions.push(began.elapsed().as_secs_f64() * 1e6);
+            project.ended().await?;
             times.push(began.elapsed().as_secs_f64() * 1e6);
         }
         engine.shutdown().await;
@@ -43,6 +46,7 @@ pub(crate) async fn latency(store: Kind, rounds: usize) -> Result<(), Anything> 
     }
     println!("submission to result of three steps in a chain, {store:?}");
     println!("  µs (p50)             {:>10.0}", median(results));
+    println!("  of it to submit it   {:>10.0}", median(submissions));
     println!("  floor: µs a commit   {:>10.0}", median(commits));
     println!("  ratio                {:>10.2}", median(ratios));
     Ok(())

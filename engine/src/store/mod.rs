@@ -223,7 +223,10 @@ impl Store {
         project: Arc<NewProject>,
     ) -> Result<Submitted, StoreError> {
         let submitted = on!(self, store => store.submit(project))?;
-        self.hint();
+        // What was born here waits for nobody else.
+        if submitted != Submitted::Born {
+            self.hint();
+        }
         Ok(submitted)
     }
 
