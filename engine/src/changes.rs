@@ -83,7 +83,12 @@ impl Ends {
 
     /// Whether somebody waits for the end of a project.
     pub(crate) fn is_awaited(&self, project: ProjectId) -> bool {
-        self.all().contains_key(&project)
+        let mut all = self.all();
+        let awaited = all.get(&project).is_some_and(|told| told.strong_count() > 0);
+        if !awaited {
+            all.remove(&project);
+        }
+        awaited
     }
 
     /// What was told of a project counts no more: it runs.

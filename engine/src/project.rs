@@ -266,7 +266,12 @@ impl ProjectHandle {
         };
         // An end that comes while the row is read is told all the same.
         let mut told = ending.as_ref().map(|ending| ending.told());
-        let mut read = self.ending.is_none();
+        // What was told before may be out of date: somebody has opened it again.
+        let old = told.as_ref().is_some_and(|told| told.borrow().is_some());
+        if let (true, Some(worker)) = (old, worker) {
+            worker.ends.reset(self.id);
+        }
+        let mut read = old || self.ending.is_none();
         loop {
             if let Some(row) =
                 told.as_mut().and_then(|it| it.borrow_and_update().clone())

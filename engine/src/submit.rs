@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::{
     Engine, Error, Project, ProjectHandle, ProjectId,
+    plan::Plan,
     spec::Compiled,
-    store::{NewProject, Submitted},
+    store::{NewProject, StoreError, StoreErrorKind, Submitted},
 };
 
 impl Engine {
@@ -57,6 +58,23 @@ impl Engine {
             kinds: plan.kinds().into_iter().map(str::to_owned).collect(),
             author: compiled.author,
         });
+        let (engine, keyed) = (self.clone(), compiled.idempotency_key.is_some());
+        // A caller that goes away must not leave it recorded as ours and in nobody's hands.
+        let record = async move { engine.record(project, plan, keyed).await };
+        let recorded = tokio::spawn(record).await;
+        recorded.unwrap_or_else(|panic| {
+            Err(StoreError::new(StoreErrorKind::Other, panic).into())
+        })
+    }
+
+    async fn record(
+        self,
+        project: Arc<NewProject>,
+        plan: Arc<Plan>,
+        keyed: bool,
+    ) -> Result<ProjectHandle, Error> {
+        let (id, worker) = (project.id, self.inner().worker.as_ref());
+        let own = worker.filter(|_| project.owner.is_some());
         let ending = own.map(|worker| worker.ends.of(id));
         let submitted = self.inner().store.submit(Arc::clone(&project)).await;
         if let (Err(error), Some(worker)) = (&submitted, own)
@@ -68,7 +86,8 @@ impl Engine {
         }
         match (submitted?, own, worker) {
             (Submitted::Conflict, ..) => return Err(Error::Conflict(id)),
-            (Submitted::Born, Some(worker), _) => {
+            // Under a key somebody else may have taken, run and ended it already.
+            (Submitted::Born, Some(worker), _) if !keyed => {
                 worker.born(&project, plan);
                 return Ok(self.project(id).told(ending));
             }

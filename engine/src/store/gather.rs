@@ -51,17 +51,29 @@ impl Submissions {
     pub(super) fn next(&self) -> Vec<Waiting> {
         let mut line = self.line();
         let mut bytes = 0;
-        let mut taken = vec![];
+        let mut taken: Vec<Waiting> = vec![];
+        let mut ids = HashSet::new();
         while let Some((project, told)) = line.waiting.pop_front() {
             bytes += project.plan.len() + project.inputs.len();
-            if !taken.is_empty() && (taken.len() >= MOST || bytes > MOST_BYTES) {
+            let full = taken.len() >= MOST || (bytes > MOST_BYTES && !taken.is_empty());
+            // The same id a second time is answered by what the first one has written.
+            if full || !ids.insert(project.id) {
                 line.waiting.push_front((project, told));
                 break;
             }
             taken.push((project, told));
         }
         line.led = !taken.is_empty();
+        // Whoever writes several projects does so in the order of their ids.
+        taken.sort_by_key(|(project, _)| project.id);
         taken
+    }
+
+    /// Whoever wrote has gone away: those who wait are told so, and the next one writes.
+    pub(super) fn abandon(&self) {
+        let mut line = self.line();
+        line.waiting.clear();
+        line.led = false;
     }
 
     pub(super) fn knows(&self, plan: &[u8; 32]) -> bool {

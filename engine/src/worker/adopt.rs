@@ -194,6 +194,8 @@ impl Scheduler {
         if !self.config.all || self.config.steer_only {
             self.wanted.insert(project);
         }
+        self.parked.remove(&project);
+        self.answered.remove(&project);
         let ours = self.alive && owned.row.session == Some(self.session.uuid());
         // Whoever was quicker has read it.
         let taken = self.projects.contains_key(&project)
@@ -237,7 +239,8 @@ impl Scheduler {
         let ready: Vec<StepNo> =
             owned.run.ready_steps().filter(|no| !elsewhere(no)).collect();
         let begun = owned.row.began_at.is_some();
-        self.nodes += owned.run.len() as usize;
+        owned.weight = owned.run.len() as usize;
+        self.nodes += owned.weight;
         // What was told of an earlier end counts no more.
         self.ends.reset(project);
         self.projects.insert(project, owned);
@@ -253,6 +256,11 @@ impl Scheduler {
             let mut decisions = owned.run.begin(self.config.clock.now());
             // Their inputs came with the submission, so they wait for no commit.
             let ready = std::mem::take(&mut decisions.ready);
+            if owned.row.epoch > 1 {
+                // It had an owner that wrote nothing: one of these may have ended its
+                // process. This time their starts are written first.
+                owned.careful.extend(&ready);
+            }
             self.record(project, decisions, false);
             for no in ready {
                 self.make_ready(project, no);
@@ -344,7 +352,12 @@ impl Scheduler {
     fn tell_end(&self, owned: &Owned) {
         let project = owned.id();
         if self.ends.is_awaited(project) {
-            let ended = owned.freed && owned.run.state().is_terminal();
+            // An end that is still on its way may be refused, and one that a replay has
+            // overtaken is none.
+            let ended = owned.freed
+                && !owned.is_busy()
+                && !owned.again
+                && owned.run.state().is_terminal();
             self.ends.tell(project, ended.then(|| owned.ended_row()));
         }
     }
@@ -352,7 +365,7 @@ impl Scheduler {
     /// Drops a project from memory whole.
     pub(super) fn forget(&mut self, project: ProjectId) -> Option<Owned> {
         let owned = self.projects.remove(&project)?;
-        self.nodes = self.nodes.saturating_sub(owned.run.len() as usize);
+        self.nodes = self.nodes.saturating_sub(owned.weight);
         self.tell_end(&owned);
         if let Some(due) = owned.armed {
             self.timers.remove(&(due, project));

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long an attempt that was told to stop may take before it is dropped.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Which attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,13 +27,13 @@ pub(crate) struct Key {
     pub(crate) attempt: u32,
 }
 
-/// What a handler hears of a request to stop: the request itself, where no time limit fires
-/// it too.
+/// What a handler hears of a request to stop: it follows the request, where no time limit
+/// fires it too.
 pub(super) fn soft_token(
     stop: &CancellationToken,
     limit: Option<Duration>,
 ) -> CancellationToken {
-    limit.map_or_else(|| stop.clone(), |_| CancellationToken::new())
+    limit.map_or_else(|| stop.child_token(), |_| CancellationToken::new())
 }
 
 /// What an attempt needs to run.
@@ -91,7 +91,8 @@ async fn unlimited(
     (handler, context, input): Work,
     stop: CancellationToken,
 ) -> Result<Outcome, StepError> {
-    let work = AssertUnwindSafe(handler.run(context, &input)).catch_unwind();
+    let work = async { handler.run(context, &input).await };
+    let work = AssertUnwindSafe(work).catch_unwind();
     let cut = async {
         stop.cancelled().await;
         tokio::time::sleep(STOP_GRACE).await;

@@ -4,15 +4,21 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use minijinja::Value;
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{bind::Surroundings, outputs::Outputs};
+use super::{
+    Message,
+    attempt::{Key, STOP_GRACE},
+    bind::Surroundings,
+    outputs::Outputs,
+};
 use crate::{
-    ProjectId, SessionId, Timestamp,
+    ProjectId, SessionId, StepError, Timestamp,
     plan::{Plan, StepNo},
     run::{
         Decisions, Event, Fact, Output, ProjectState, ReadyQueue, Record, RecordKind,
@@ -23,6 +29,9 @@ use crate::{
         StoredProject,
     },
 };
+
+/// An attempt that has not ended so long after it was told to stop is given up.
+const GIVEN_UP: Duration = STOP_GRACE.saturating_add(Duration::from_secs(1));
 
 /// One project in the hands of this worker.
 #[derive(Debug)]
@@ -51,6 +60,8 @@ pub(crate) struct Owned {
     pub(super) again: bool,
     /// The time under which it stands among the timers of the worker.
     pub(super) armed: Option<Timestamp>,
+    /// How many steps it had when it was taken, for the bound on all.
+    pub(super) weight: usize,
     /// How many steps were started: fair share among projects.
     pub(super) served: u64,
     /// Ready steps of a queue or kind that this worker does not run, by both.
@@ -67,7 +78,7 @@ pub(crate) struct Owned {
     /// Rises when letters were consumed: what was read before is out of date.
     pub(super) consumptions: u64,
     /// While steps run elsewhere: when its letters are read next, and how long to wait then.
-    pub(super) poll: Option<(Instant, std::time::Duration)>,
+    pub(super) poll: Option<(Instant, Duration)>,
     /// Whether its last commit has freed the row.
     pub(super) freed: bool,
     /// Since when nothing has happened.
@@ -87,6 +98,37 @@ pub(super) struct Running {
     pub(super) cut: bool,
     /// Ends it at once, where nothing of it may be kept.
     pub(super) abort: Option<AbortHandle>,
+}
+
+impl Running {
+    /// Tells the attempt to stop. One that does not even yield is given up after its grace:
+    /// its slot is free, whatever it goes on doing.
+    pub(super) fn tell_to_stop(&self, key: Key, inbox: &UnboundedSender<Message>) {
+        if self.stop.is_cancelled() {
+            return;
+        }
+        self.stop.cancel();
+        if let Some(abort) = self.abort.clone() {
+            let inbox = inbox.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(GIVEN_UP).await;
+                if !abort.is_finished() {
+                    abort.abort();
+                    let result = Err(StepError::cancelled());
+                    let _ = inbox.send(Message::Ended { key, result });
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Running {
+    /// Nobody hears of what comes after: an attempt does not outlive its worker.
+    fn drop(&mut self) {
+        if let Some(abort) = &self.abort {
+            abort.abort();
+        }
+    }
 }
 
 /// Where an offered step stands, as far as its owner knows.
@@ -208,6 +250,7 @@ impl Owned {
             careful: HashSet::new(),
             again: false,
             armed: None,
+            weight: 0,
             served: 0,
             foreign: BTreeMap::new(),
             offers: HashMap::new(),

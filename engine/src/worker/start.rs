@@ -292,13 +292,15 @@ impl Scheduler {
     /// Stops what must not outlive the lease: what may not be repeated, and processes.
     pub(super) fn stop_fragile(&mut self) {
         self.guests.stop_fragile();
-        for owned in self.projects.values_mut() {
+        for (project, owned) in &mut self.projects {
             for (no, running) in &mut owned.running {
                 let handler = self.config.kinds.get(owned.run.step(*no).kind());
                 let fragile = owned.run.policy(*no).at_most_once
                     || handler.is_some_and(|handler| handler.stops_with_lease());
                 if fragile && !std::mem::replace(&mut running.cut, true) {
-                    running.stop.cancel();
+                    let (project, attempt) = (*project, running.attempt);
+                    let key = Key { project, no: *no, attempt };
+                    running.tell_to_stop(key, &self.inbox_sender);
                 }
             }
         }

@@ -199,6 +199,24 @@ on_both! {
         engine.shutdown().await;
     }
 
+    async fn whoever_waits_again_after_a_replay_hears_of_the_new_end(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let project = engine.submit(yaml("tasks: {a: {kind: work}}")).await.unwrap();
+        stage.next().await.succeed(json!(1));
+        assert_eq!(project.ended().await.unwrap().state.as_str(), "succeeded");
+        let from = ReplayOptions { from: vec!["a".to_owned()], ..ReplayOptions::default() };
+        let plan = project.plan_replay_of(&from).await.unwrap();
+        project.replay(plan).await.unwrap();
+        let call = stage.next().await;
+        let waiting = tokio::spawn(async move { project.wait().await });
+        assert_eq!(call.ctx.generation(), 2);
+        call.succeed(json!(2));
+        let view = waiting.await.unwrap().unwrap();
+        assert_eq!(view.output.unwrap().get(), r#"{"a":2}"#);
+        engine.shutdown().await;
+    }
+
     async fn a_paused_project_is_replayed_once_nothing_runs(backend) {
         let stage = Stage::on(backend);
         let engine = stage.engine().await;

@@ -31,6 +31,32 @@ on_both! {
         assert_eq!(submit(other).await, Submitted::Conflict);
     }
 
+    async fn submissions_that_come_together_are_each_answered_as_if_alone(backend) {
+        let store = fresh(backend).await;
+        let (one, two) = (project(), project());
+        let other = NewProject { fingerprint: [2; 32], ..one.clone() };
+        let all = (0..30).map(|at| match at % 3 {
+            0 => one.clone(),
+            1 => two.clone(),
+            _ => other.clone(),
+        });
+        let told = all.map(|project| {
+            let (store, what) = (store.clone(), (project.id, project.fingerprint));
+            tokio::spawn(async move { (what, store.submit(Arc::new(project)).await.unwrap()) })
+        });
+        let mut counts = BTreeMap::new();
+        for told in told.collect::<Vec<_>>() {
+            let ((id, _), submitted) = told.await.unwrap();
+            *counts.entry((id == one.id, format!("{submitted:?}"))).or_insert(0) += 1;
+        }
+        let count = |first: bool, told: &str| {
+            counts.get(&(first, told.to_owned())).copied().unwrap_or(0)
+        };
+        assert_eq!((count(true, "New"), count(false, "New")), (1, 1), "{counts:?}");
+        assert_eq!((count(true, "Existing"), count(true, "Conflict")), (9, 10), "{counts:?}");
+        assert_eq!(count(false, "Existing"), 9, "{counts:?}");
+    }
+
     async fn only_the_owner_of_this_epoch_writes(backend) {
         let (store, session, _, _) = owned(backend).await;
         let lost = async |part| commit(&store, part).await.lost;

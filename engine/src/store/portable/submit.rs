@@ -23,6 +23,33 @@ use crate::{
     },
 };
 
+/// Who writes what waits. Whatever ends it, nobody waits for it for ever.
+struct Leader {
+    store: Backend,
+    leads: bool,
+}
+
+impl Leader {
+    async fn lead(mut self) {
+        loop {
+            let batch = self.store.0.submissions.next();
+            self.leads = !batch.is_empty();
+            if !self.leads {
+                return;
+            }
+            self.store.submit_together(batch).await;
+        }
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        if self.leads {
+            self.store.0.submissions.abandon();
+        }
+    }
+}
+
 impl Backend {
     pub(in crate::store) async fn submit(
         &self,
@@ -30,16 +57,8 @@ impl Backend {
     ) -> Result<Submitted, StoreError> {
         let (told, answer) = oneshot::channel();
         if self.0.submissions.join((project, told)) {
-            let store = self.clone();
-            tokio::spawn(async move {
-                loop {
-                    let batch = store.0.submissions.next();
-                    if batch.is_empty() {
-                        return;
-                    }
-                    store.submit_together(batch).await;
-                }
-            });
+            let leader = Leader { store: self.clone(), leads: true };
+            tokio::spawn(leader.lead());
         }
         answer.await.unwrap_or_else(|_| {
             Err(StoreError::new(StoreErrorKind::Other, "a submission was dropped"))
@@ -53,8 +72,9 @@ impl Backend {
         let mut results = vec![];
         match self.submit_all(projects.clone()).await {
             Ok(submitted) => results.extend(submitted.into_iter().map(Ok)),
-            Err(error) if error.kind() == StoreErrorKind::Refused => {
-                // One of them, or a plan that is not there any more.
+            Err(error) if one_by_one(&error, projects.len()) => {
+                // One of them, or a plan that is not there any more; or two processes that
+                // waited for each other.
                 self.0.submissions.forget();
                 for project in projects {
                     let one = self.submit_all(vec![project]).await;
@@ -105,6 +125,14 @@ impl Backend {
     }
 }
 
+fn one_by_one(error: &StoreError, projects: usize) -> bool {
+    match error.kind() {
+        StoreErrorKind::Refused => true,
+        StoreErrorKind::Busy => projects > 1,
+        _ => false,
+    }
+}
+
 /// Records projects with all that is rare: plans that are new here, labels, the audit.
 pub(super) async fn put_all(
     tx: &mut Connection,
@@ -112,12 +140,14 @@ pub(super) async fn put_all(
     projects: &[Arc<NewProject>],
     plans: &HashSet<[u8; 32]>,
 ) -> Result<Vec<Submitted>, StoreError> {
-    let mut put = HashSet::new();
-    for project in projects {
-        let hash = project.plan_hash;
-        if plans.contains(&hash) && put.insert(hash) {
-            put_plan(tx, sql, hash, &project.plan, &project.kinds).await?;
-        }
+    // In the order of their hashes: two processes may have the same ones.
+    let plans: BTreeMap<_, _> = projects
+        .iter()
+        .map(|project| (project.plan_hash, project))
+        .filter(|(hash, _)| plans.contains(hash))
+        .collect();
+    for (hash, project) in plans {
+        put_plan(tx, sql, hash, &project.plan, &project.kinds).await?;
     }
     let submitted = put_rows(tx, sql, sql.put_projects, projects).await?;
     for (project, submitted) in projects.iter().zip(&submitted) {

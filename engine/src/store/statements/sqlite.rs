@@ -159,8 +159,9 @@ where id = $1 and beat = $2 and state in ('live', 'draining')
     lock_owned: "select value from json_each($1)",
 
     // The second move: what an ended session owned waits for a new owner. Steps recorded
-    // as running are charged with a crash unless it drained; an owner that died before its
-    // first commit ran none, so what was noted before it stands.
+    // as running are charged with a crash unless it drained; what an owner that died
+    // before its first commit has started is not known, so what was noted before it stands:
+    // the next owner writes its starts first, so that it is known then.
     free_projects: "
 update projects set
     charged = case when adoptions > 0 then charged else $2 end,
