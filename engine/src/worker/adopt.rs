@@ -370,7 +370,6 @@ impl Scheduler {
         if let Some(due) = owned.armed {
             self.timers.remove(&(due, project));
         }
-        owned.stop_all();
         self.free += owned.running.len();
         self.dirty.remove(&project);
         if self.dirty.is_empty() {
@@ -388,9 +387,7 @@ impl Scheduler {
 
     /// Drops a project that is not ours any more: its attempts end at once.
     pub(super) fn drop_project(&mut self, project: ProjectId) {
-        if let Some(owned) = self.forget(project) {
-            owned.abort_all();
-        }
+        drop(self.forget(project));
     }
 
     /// Sets the timer of a project to its next due time.

@@ -5,7 +5,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Then,
-    attempt::Key,
     bind::{Binder, Bound},
     owned::Owned,
     scheduler::Scheduler,
@@ -229,8 +228,7 @@ impl Scheduler {
             ready.extend(carry.ready.into_iter().map(|no| (id, no)));
             for no in carry.stop {
                 if let Some(running) = owned.running.get(&no) {
-                    let key = Key { project: id, no, attempt: running.attempt };
-                    running.tell_to_stop(key, &self.inbox_sender);
+                    running.stop();
                 }
             }
             launch.extend(carry.launch.into_iter().map(|no| (id, no)));

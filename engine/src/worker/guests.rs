@@ -11,8 +11,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::AbortHandle;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -20,6 +18,7 @@ use super::{
     attempt::{Attempt, Key, soft_token},
     bind::{Binder, Bound, Input, Surroundings},
     grow::{End, Ground},
+    leash::Leash,
     outputs::Outputs,
     owned::surroundings,
     scheduler::Scheduler,
@@ -65,11 +64,8 @@ pub(super) struct Guests {
 #[derive(Debug)]
 struct Guest {
     claim: Claim,
-    stop: CancellationToken,
-    abort: Option<AbortHandle>,
+    leash: Leash,
     may_repeat: bool,
-    /// Whether it was stopped because the lease is over.
-    cut: bool,
 }
 
 /// What is known of a project of another worker.
@@ -130,16 +126,13 @@ impl Guests {
     }
 
     pub(super) fn stop_all(&self) {
-        for guest in self.running.values() {
-            guest.stop.cancel();
-        }
+        self.running.values().for_each(|guest| guest.leash.stop());
     }
 
     /// Stops those that must not outlive the lease.
     pub(super) fn stop_fragile(&mut self) {
         for guest in self.running.values_mut().filter(|guest| !guest.may_repeat) {
-            guest.cut = true;
-            guest.stop.cancel();
+            guest.leash.cut();
         }
     }
 
@@ -147,7 +140,7 @@ impl Guests {
         if let Some(guest) = self.running.get(&(project, no))
             && guest.claim.attempt == attempt
         {
-            guest.stop.cancel();
+            guest.leash.stop();
         }
     }
 }
@@ -205,9 +198,9 @@ impl Scheduler {
         let mut of: HashMap<ProjectId, Vec<Claim>> = HashMap::new();
         for claim in claims {
             self.free = self.free.saturating_sub(1);
-            let stop = CancellationToken::new();
-            let guest =
-                Guest { claim, stop, abort: None, may_repeat: true, cut: false };
+            let Claim { project, no, attempt, .. } = claim;
+            let leash = Leash::new(Key { project, no, attempt }, &self.inbox_sender);
+            let guest = Guest { claim, leash, may_repeat: true };
             self.guests.running.insert((claim.project, claim.no), guest);
             of.entry(claim.project).or_default().push(claim);
         }
@@ -259,7 +252,7 @@ impl Scheduler {
         if guest.claim != claim {
             return;
         }
-        let stopped = guest.stop.is_cancelled();
+        let stopped = guest.leash.token().is_cancelled();
         // Its queue may have been paused since.
         let held = |host: &Host| self.is_held(&host.known.run.policy(claim.no).queue);
         match host {
@@ -298,7 +291,7 @@ impl Scheduler {
             step: run.name(no),
             attempt,
             generation,
-            soft: soft_token(&guest.stop, soft.or(hard)),
+            soft: soft_token(guest.leash.token(), soft.or(hard)),
             soft_deadline: soft.map(|soft| self.config.clock.now().plus(soft)),
             state: self.config.state.clone(),
             notes,
@@ -321,12 +314,12 @@ impl Scheduler {
             input: input.with,
             soft,
             hard,
-            stop: guest.stop.clone(),
+            stop: guest.leash.token().clone(),
             ground: Ground::of(run, no),
             config: Arc::clone(&self.config),
             inbox: self.inbox_sender.clone(),
         };
-        guest.abort = Some(attempt.start());
+        guest.leash.hold(attempt.start());
         let steps = |hosted: &Arc<Hosted>| hosted.run.len();
         let held: u32 = self.guests.hosted.values().map(steps).sum();
         if self.guests.hosted.len() >= MOST_HOSTED
@@ -349,7 +342,7 @@ impl Scheduler {
         if guest.claim.attempt != key.attempt {
             return false;
         }
-        let (claim, cut) = (guest.claim, guest.cut);
+        let (claim, cut) = (guest.claim, guest.leash.is_cut());
         let delivery = match result.take() {
             Some(Ok(end)) => end.delivery(self.config.clock.now()),
             // Interrupted by the end of this process: the claim ends with the session.
@@ -434,12 +427,6 @@ impl Scheduler {
     pub(super) fn drop_guests(&mut self) {
         let guests = std::mem::take(&mut self.guests);
         self.free += guests.running.len() + guests.claiming.map_or(0, |(_, most)| most);
-        for guest in guests.running.into_values() {
-            guest.stop.cancel();
-            if let Some(abort) = guest.abort {
-                abort.abort();
-            }
-        }
         self.guests.delivering = guests.delivering;
     }
 }

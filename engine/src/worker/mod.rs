@@ -17,6 +17,7 @@ mod grow;
 mod guests;
 mod heart;
 mod hold;
+mod leash;
 mod letters;
 mod line;
 mod offers;

@@ -8,17 +8,11 @@ use std::{
 };
 
 use minijinja::Value;
-use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
-use super::{
-    Message,
-    attempt::{Key, STOP_GRACE},
-    bind::Surroundings,
-    outputs::Outputs,
-};
+use super::{bind::Surroundings, leash::Leash, outputs::Outputs};
 use crate::{
-    ProjectId, SessionId, StepError, Timestamp,
+    ProjectId, SessionId, Timestamp,
     plan::{Plan, StepNo},
     run::{
         Decisions, Event, Fact, Output, ProjectState, ReadyQueue, Record, RecordKind,
@@ -30,9 +24,6 @@ use crate::{
     },
 };
 
-/// An attempt that has not ended so long after it was told to stop is given up.
-const GIVEN_UP: Duration = STOP_GRACE.saturating_add(Duration::from_secs(1));
-
 /// One project in the hands of this worker.
 #[derive(Debug)]
 pub(crate) struct Owned {
@@ -43,7 +34,7 @@ pub(crate) struct Owned {
     pub(super) stored: Vec<bool>,
     pub(super) around: Surroundings,
     pub(super) row: ProjectRow,
-    pub(super) running: HashMap<StepNo, Running>,
+    pub(super) running: HashMap<StepNo, Leash>,
     /// Ready joins and expansions that a pause holds.
     pub(super) held_instant: Vec<StepNo>,
     /// Steps whose outputs are being read, and whether the project's own are.
@@ -86,49 +77,6 @@ pub(crate) struct Owned {
     pub(super) pending: Pending,
     /// What the commit in flight holds of this project.
     pub(super) in_flight: Option<Carry>,
-}
-
-/// A running attempt.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) attempt: u32,
-    /// Fires when the project wants it to stop.
-    pub(super) stop: CancellationToken,
-    /// Whether it was stopped because the lease is over.
-    pub(super) cut: bool,
-    /// Ends it at once, where nothing of it may be kept.
-    pub(super) abort: Option<AbortHandle>,
-}
-
-impl Running {
-    /// Tells the attempt to stop. One that does not even yield is given up after its grace:
-    /// its slot is free, whatever it goes on doing.
-    pub(super) fn tell_to_stop(&self, key: Key, inbox: &UnboundedSender<Message>) {
-        if self.stop.is_cancelled() {
-            return;
-        }
-        self.stop.cancel();
-        if let Some(abort) = self.abort.clone() {
-            let inbox = inbox.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(GIVEN_UP).await;
-                if !abort.is_finished() {
-                    abort.abort();
-                    let result = Err(StepError::cancelled());
-                    let _ = inbox.send(Message::Ended { key, result });
-                }
-            });
-        }
-    }
-}
-
-impl Drop for Running {
-    /// Nobody hears of what comes after: an attempt does not outlive its worker.
-    fn drop(&mut self) {
-        if let Some(abort) = &self.abort {
-            abort.abort();
-        }
-    }
 }
 
 /// Where an offered step stands, as far as its owner knows.
@@ -335,19 +283,7 @@ impl Owned {
 
     /// Tells every running attempt to stop.
     pub(super) fn stop_all(&self) {
-        for running in self.running.values() {
-            running.stop.cancel();
-        }
-    }
-
-    /// Ends every running attempt at once: what comes of it counts no more.
-    pub(super) fn abort_all(&self) {
-        for running in self.running.values() {
-            running.stop.cancel();
-            if let Some(abort) = &running.abort {
-                abort.abort();
-            }
-        }
+        self.running.values().for_each(Leash::stop);
     }
 
     /// Whether another step may start, here or elsewhere: open offers count, because they

@@ -444,11 +444,11 @@ impl Scheduler {
         if owned
             .running
             .get(&key.no)
-            .is_none_or(|running| running.attempt != key.attempt)
+            .is_none_or(|running| running.attempt() != key.attempt)
         {
             return;
         }
-        let cut = owned.running.remove(&key.no).is_some_and(|running| running.cut);
+        let cut = owned.running.remove(&key.no).is_some_and(|running| running.is_cut());
         self.free += 1;
         if self.suspect == Some((key.project, key.no)) {
             self.free_suspects();
@@ -566,7 +566,7 @@ impl Scheduler {
 
     fn abort_attempts(&mut self) {
         self.drop_guests();
-        self.projects.values().for_each(Owned::abort_all);
+        self.projects.values_mut().for_each(|owned| owned.running.clear());
     }
 
     fn stop_attempts(&mut self) {

@@ -2,15 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
-
 use super::{
     Message, Then,
     attempt::{Attempt, Key, soft_token},
     bind::{Binder, Bound, Input},
     grow::Ground,
     hold::is_held,
-    owned::Running,
+    leash::Leash,
     scheduler::Scheduler,
 };
 use crate::{
@@ -210,8 +208,8 @@ impl Scheduler {
             suspect || owned.run.policy(no).at_most_once || owned.careful.remove(&no);
         owned.served += 1;
         let attempt = owned.run.view(no).attempt + 1;
-        let stop = CancellationToken::new();
-        owned.running.insert(no, Running { attempt, stop, cut: false, abort: None });
+        let key = Key { project, no, attempt };
+        owned.running.insert(no, Leash::new(key, &self.inbox_sender));
         debug_assert!(self.free > 0, "a start has a slot");
         self.free -= 1;
         if suspect {
@@ -231,7 +229,7 @@ impl Scheduler {
     pub(super) fn launch(&mut self, project: ProjectId, no: StepNo, input: Input) {
         let Some(owned) = self.projects.get(&project) else { return };
         let Some(running) = owned.running.get(&no) else { return };
-        let (attempt, stop) = (running.attempt, running.stop.clone());
+        let (attempt, stop) = (running.attempt(), running.token().clone());
         let view = owned.run.view(no);
         let key = Key { project, no, attempt };
         if stop.is_cancelled() {
@@ -281,26 +279,24 @@ impl Scheduler {
             config: Arc::clone(&self.config),
             inbox: self.inbox_sender.clone(),
         };
-        let abort = attempt.start();
+        let task = attempt.start();
         if let Some(owned) = self.projects.get_mut(&project)
             && let Some(running) = owned.running.get_mut(&no)
         {
-            running.abort = Some(abort);
+            running.hold(task);
         }
     }
 
     /// Stops what must not outlive the lease: what may not be repeated, and processes.
     pub(super) fn stop_fragile(&mut self) {
         self.guests.stop_fragile();
-        for (project, owned) in &mut self.projects {
+        for owned in self.projects.values_mut() {
             for (no, running) in &mut owned.running {
                 let handler = self.config.kinds.get(owned.run.step(*no).kind());
                 let fragile = owned.run.policy(*no).at_most_once
                     || handler.is_some_and(|handler| handler.stops_with_lease());
-                if fragile && !std::mem::replace(&mut running.cut, true) {
-                    let (project, attempt) = (*project, running.attempt);
-                    let key = Key { project, no: *no, attempt };
-                    running.tell_to_stop(key, &self.inbox_sender);
+                if fragile && !running.is_cut() {
+                    running.cut();
                 }
             }
         }

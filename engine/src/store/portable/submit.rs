@@ -179,8 +179,7 @@ async fn put_rows(
     }
     let mut submitted = Vec::with_capacity(projects.len());
     for project in projects {
-        // Of the same id twice, the first is the one that was written.
-        submitted.push(match new.remove(&project.id) {
+        submitted.push(match new.get(&project.id) {
             Some(true) => Submitted::Born,
             Some(false) => Submitted::New,
             None => compare(connection, sql, project).await?,

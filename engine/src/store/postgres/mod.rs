@@ -134,18 +134,7 @@ impl PostgresStore {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> TxFuture<'c, T> + Send + 'static,
     {
-        let store = self.clone();
-        owned(async move {
-            store.0.crashes.point(verb, false)?;
-            let connection = store.0.writers.acquire().await?;
-            let value = on(connection, deadline, move |connection| {
-                Box::pin(transaction(connection, body))
-            })
-            .await?;
-            store.0.crashes.point(verb, true)?;
-            Ok(value)
-        })
-        .await
+        self.call_within(verb, deadline, |it| Box::pin(transaction(it, body))).await
     }
 
     /// The same for a body that is a transaction by itself: one statement.
@@ -154,11 +143,24 @@ impl PostgresStore {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> TxFuture<'c, T> + Send + 'static,
     {
+        self.call_within(verb, DEADLINE, body).await
+    }
+
+    async fn call_within<T, F>(
+        &self,
+        verb: &'static str,
+        deadline: Duration,
+        body: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> TxFuture<'c, T> + Send + 'static,
+    {
         let store = self.clone();
         owned(async move {
             store.0.crashes.point(verb, false)?;
             let connection = store.0.writers.acquire().await?;
-            let value = on(connection, DEADLINE, body).await?;
+            let value = on(connection, deadline, body).await?;
             store.0.crashes.point(verb, true)?;
             Ok(value)
         })

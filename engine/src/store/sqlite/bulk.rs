@@ -6,6 +6,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use crate::store::statements::{columns, header};
+
 /// Batch sizes for which a statement exists: a batch is filled up to the next one with rows
 /// of nulls, which a statement leaves out, and a larger one is cut. So few distinct statements
 /// are prepared and cached, and each call of the driver, which wakes a thread and waits for
@@ -79,29 +81,6 @@ impl Bulk {
     }
 }
 
-/// What a commit writes to the row of its project.
-macro_rules! header {
-    () => {
-        "
-    session = case when t.finished_at is null then p.session end,
-    wake_at = case
-        when t.finished_at is null then p.wake_at
-        when p.mail > t.letters then 0 end,
-    last_event = t.upto,
-    state = t.state,
-    reason = t.reason,
-    next_no = t.next_no,
-    counts = t.counts,
-    began_at = t.began_at,
-    cancelled_at = t.cancelled_at,
-    finished_at = t.finished_at,
-    mail = p.mail - t.letters,
-    writes = p.writes + 1,
-    charged = false,
-    adoptions = 0,
-    loads = 0"
-    };
-}
 /// A transaction without its end.
 macro_rules! lone {
     () => {
@@ -111,7 +90,7 @@ begin immediate;
 with t (id, session, epoch, before, upto, state, reason, next_no, counts, began_at,
     cancelled_at, finished_at, letters, writes)
     as (values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
-update projects as p set ",
+",
             header!(),
             "
 from t
@@ -120,8 +99,9 @@ where p.id = t.id and p.session = t.session and p.epoch = t.epoch
 returning mail;
 insert into events (project, first, last, body)
 select ?, ?, ?, ? where changes() = 1;
-insert into steps (project, no, generation, attempt, failures, crashes, state, at,
-    began_at, started_at, wait, until, first_child, items, output, blob_size, error)
+insert into steps (",
+            columns!(),
+            ")
 select ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? where changes() = 1"
         )
     };
@@ -142,12 +122,11 @@ pub(super) static PUT_FRESH_STEPS: Bulk = Bulk::new(PUT_STEP, STEP_COLUMNS, "");
 
 const STEP_COLUMNS: usize = 17;
 
-const PUT_STEP: &str = "
-insert into steps (project, no, generation, attempt, failures, crashes, state, at,
-    began_at, started_at, wait, until, first_child, items, output, blob_size, error)";
+const PUT_STEP: &str = concat!("insert into steps (", columns!(), ")");
 
-/// Writes later rows of steps. A later fact of a step replaces an earlier one; its output stays where
-/// the later one brings none (a sleep that ends, a step whose children have ended).
+/// Writes later rows of steps. A later fact of a step replaces an earlier one; its output
+/// stays where the later one brings none (a sleep that ends, a step whose children have
+/// ended).
 pub(super) static PUT_KNOWN_STEPS: Bulk = Bulk::new(
     PUT_STEP,
     STEP_COLUMNS,
@@ -200,7 +179,7 @@ pub(super) static GUARD: Bulk = Bulk::new(
         cancelled_at, finished_at, letters, writes) as (",
     14,
     concat!(
-        ") update projects as p set ",
+        ") ",
         header!(),
         "
 from part t

@@ -149,39 +149,7 @@ impl SqliteStore {
             + Send
             + 'static,
     {
-        self.call(verb, |connection| {
-            Box::pin(async move {
-                let mut tx = connection.begin_with("begin immediate").await?;
-                let value = body(&mut tx).await?;
-                tx.commit().await?;
-                Ok(value)
-            })
-        })
-        .await
-    }
-
-    /// The same for a body that begins and ends its own transaction.
-    async fn call<T, F>(&self, verb: &'static str, body: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> super::TxFuture<'c, T>
-            + Send
-            + 'static,
-    {
-        let store = self.clone();
-        let task = tokio::spawn(async move {
-            let mut writer = store.0.writer.lock().await;
-            store.0.crashes.point(verb, false)?;
-            let mut connection = match writer.take() {
-                Some(connection) => connection,
-                None => SqliteConnection::connect_with(&store.0.options).await?,
-            };
-            let value = body(&mut connection).await?;
-            *writer = Some(connection);
-            store.0.crashes.point(verb, true)?;
-            Ok(value)
-        });
-        task.await.unwrap_or_else(|error| Err(panicked(&error)))
+        self.call(verb, |connection| Box::pin(transaction(connection, body))).await
     }
 
     /// The same on a connection that holds the rows against the checks of the schema, for
@@ -198,21 +166,61 @@ impl SqliteStore {
             + Send
             + 'static,
     {
+        let options = self.0.options.clone();
+        let checked = options.pragma("ignore_check_constraints", "off");
+        self.call_on(verb, Some(checked), |it| Box::pin(transaction(it, body))).await
+    }
+
+    /// The same for a body that begins and ends its own transaction.
+    async fn call<T, F>(&self, verb: &'static str, body: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> super::TxFuture<'c, T>
+            + Send
+            + 'static,
+    {
+        self.call_on(verb, None, body).await
+    }
+
+    /// In the turn of the writer: on its connection, or on one with options of its own.
+    async fn call_on<T, F>(
+        &self,
+        verb: &'static str,
+        options: Option<SqliteConnectOptions>,
+        body: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> super::TxFuture<'c, T>
+            + Send
+            + 'static,
+    {
         let store = self.clone();
         let task = tokio::spawn(async move {
-            let _writer = store.0.writer.lock().await;
+            let mut writer = store.0.writer.lock().await;
             store.0.crashes.point(verb, false)?;
-            let options = store.0.options.clone();
-            let checked = options.pragma("ignore_check_constraints", "off");
-            let mut connection = SqliteConnection::connect_with(&checked).await?;
-            let mut tx = connection.begin_with("begin immediate").await?;
-            let value = body(&mut tx).await?;
-            tx.commit().await?;
-            connection.close().await?;
+            let known = if options.is_none() { writer.take() } else { None };
+            let mut connection = match known {
+                Some(connection) => connection,
+                None => {
+                    let options = options.as_ref().unwrap_or(&store.0.options);
+                    SqliteConnection::connect_with(options).await?
+                }
+            };
+            let value = body(&mut connection).await?;
+            match options {
+                Some(_) => connection.close().await?,
+                None => *writer = Some(connection),
+            }
             store.0.crashes.point(verb, true)?;
             Ok(value)
         });
-        task.await.unwrap_or_else(|error| Err(panicked(&error)))
+        task.await.unwrap_or_else(|error| {
+            Err(StoreError::new(
+                StoreErrorKind::Other,
+                format!("a write panicked: {error}"),
+            ))
+        })
     }
 
     /// Reads on a connection of its own, and never waits for the writer.
@@ -265,6 +273,15 @@ impl SqliteStore {
     }
 }
 
-fn panicked(error: &tokio::task::JoinError) -> StoreError {
-    StoreError::new(StoreErrorKind::Other, format!("a write panicked: {error}"))
+async fn transaction<T, F>(
+    connection: &mut SqliteConnection,
+    body: F,
+) -> Result<T, StoreError>
+where
+    F: for<'c> FnOnce(&'c mut SqliteConnection) -> super::TxFuture<'c, T>,
+{
+    let mut tx = connection.begin_with("begin immediate").await?;
+    let value = body(&mut tx).await?;
+    tx.commit().await?;
+    Ok(value)
 }

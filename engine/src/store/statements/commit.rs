@@ -7,11 +7,11 @@
 //! waits for no commit. Nor do the rows of steps and events look their project up: the guard
 //! holds it, and a trigger removes them with it.
 
-/// What a commit writes to the row of its project.
+/// What a commit writes to the row of its project, on either database.
 macro_rules! header {
     () => {
         "
-    update projects p set
+    update projects as p set
         session = case when t.finished_at is null then p.session end,
         wake_at = case
             when t.finished_at is null then p.wake_at
@@ -39,6 +39,8 @@ macro_rules! columns {
         started_at, wait, until, first_child, items, output, blob_size, error"
     };
 }
+
+pub(in crate::store) use {columns, header};
 
 macro_rules! lone {
     () => {

@@ -10,6 +10,7 @@ mod postgres;
 mod sqlite;
 mod submit;
 
+pub(in crate::store) use self::commit::{columns, header};
 pub(crate) use self::{postgres::POSTGRES, sqlite::SQLITE};
 
 /// Declares the catalogue, so that every text can be gone through by name.
