@@ -18,6 +18,10 @@ mod floor;
 mod more;
 mod shape;
 
+/// As in the `dandori` command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -314,12 +318,13 @@ pub(crate) async fn run(
     engine: &Engine,
     documents: &[dandori::Project],
 ) -> Result<Duration, Anything> {
-    let began = Instant::now();
+    let documents = documents.to_vec();
     let room = Arc::new(Semaphore::new(SUBMITTERS));
     let mut running = JoinSet::new();
+    let began = Instant::now();
     for document in documents {
         let permit = Arc::clone(&room).acquire_owned().await?;
-        let (engine, document) = (engine.clone(), document.clone());
+        let engine = engine.clone();
         running.spawn(async move {
             let project = engine.submit(document).await?;
             drop(permit);
