@@ -102,9 +102,9 @@ const OTHERS: &[Broken] = &[
         statements: |good| {
             let put =
                 |text| swap(text, "s.state = 'live' for key share", "s.state = 'live'");
-            let (put_projects, put_projects_alone) =
-                (put(good.put_projects), put(good.put_projects_alone));
-            Statements { put_projects, put_projects_alone, ..good }
+            let (put_projects, put_project) =
+                (put(good.put_projects), good.put_project.map(put));
+            Statements { put_projects, put_project, ..good }
         },
     },
     Broken {

@@ -106,14 +106,7 @@ impl Backend {
         let alone = fresh.is_empty() && !projects.iter().any(rare);
         let hashes = fresh.clone();
         let submitted = if alone {
-            // By themselves: these statements are a transaction of their own.
-            let text = sql.put_projects_alone;
-            self.call("submit", move |connection| {
-                Box::pin(
-                    async move { put_rows(connection, sql, text, &projects).await },
-                )
-            })
-            .await?
+            self.put_alone(projects).await?
         } else {
             self.write("submit", move |tx| {
                 Box::pin(async move { put_all(tx, sql, &projects, &fresh).await })
@@ -149,7 +142,7 @@ pub(super) async fn put_all(
     for (hash, project) in plans {
         put_plan(tx, sql, hash, &project.plan, &project.kinds).await?;
     }
-    let submitted = put_rows(tx, sql, sql.put_projects, projects).await?;
+    let submitted = put_rows(tx, sql, projects).await?;
     for (project, submitted) in projects.iter().zip(&submitted) {
         if matches!(submitted, Submitted::Existing | Submitted::Conflict) {
             continue;
@@ -164,18 +157,29 @@ pub(super) async fn put_all(
 }
 
 /// Writes the rows of projects, and finds out about those that are there already.
-async fn put_rows(
+pub(super) async fn put_rows(
     connection: &mut Connection,
     sql: &'static Statements,
-    text: &'static str,
     projects: &[Arc<NewProject>],
 ) -> Result<Vec<Submitted>, StoreError> {
     let rows: Vec<Row<'_>> = projects.iter().map(|project| Row::of(project)).collect();
     let rows = serde_json::to_string(&rows).unwrap_or_default();
+    let put =
+        sqlx::query(sql.put_projects).bind(rows).fetch_all(&mut *connection).await?;
+    answers(connection, sql, projects, &put).await
+}
+
+/// What became of projects: those that were put are told with whether they are owned.
+pub(super) async fn answers(
+    connection: &mut Connection,
+    sql: &'static Statements,
+    projects: &[Arc<NewProject>],
+    put: &[super::Row],
+) -> Result<Vec<Submitted>, StoreError> {
     let mut new = HashMap::new();
-    for row in sqlx::query(text).bind(rows).fetch_all(&mut *connection).await? {
+    for row in put {
         let owned: bool = row.try_get(1)?;
-        new.insert(project_id(&row, 0)?, owned);
+        new.insert(project_id(row, 0)?, owned);
     }
     let mut submitted = Vec::with_capacity(projects.len());
     for project in projects {
@@ -221,8 +225,6 @@ struct Row<'a> {
 
 impl<'a> Row<'a> {
     fn of(project: &'a NewProject) -> Self {
-        let record = Record::project(RecordKind::ProjectSubmitted, project.created_at);
-        let event = encode_events(std::slice::from_ref(&record));
         Self {
             id: hex(project.id.uuid().as_bytes()),
             name: &project.name,
@@ -233,11 +235,22 @@ impl<'a> Row<'a> {
             owner: project.owner.map(|owner| hex(owner.uuid().as_bytes())),
             // A JSON object, so it is text.
             inputs: String::from_utf8_lossy(&project.inputs),
-            labels: serde_json::to_string(&project.labels).unwrap_or_default(),
+            labels: labels(project),
             fingerprint: hex(&project.fingerprint),
-            event: String::from_utf8_lossy(&event).into_owned(),
+            event: String::from_utf8_lossy(&first_event(project)).into_owned(),
         }
     }
+}
+
+/// The first event of a project.
+pub(super) fn first_event(project: &NewProject) -> Vec<u8> {
+    let record = Record::project(RecordKind::ProjectSubmitted, project.created_at);
+    encode_events(std::slice::from_ref(&record))
+}
+
+/// Labels as they are kept with a project.
+pub(super) fn labels(project: &NewProject) -> String {
+    serde_json::to_string(&project.labels).unwrap_or_default()
 }
 
 /// Keeps a plan, unless it is there.

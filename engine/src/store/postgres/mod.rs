@@ -19,6 +19,7 @@ mod commit;
 mod forks;
 mod hints;
 mod open;
+mod put;
 #[path = "../portable/read.rs"]
 mod read;
 #[path = "../portable/replays.rs"]
@@ -32,7 +33,11 @@ mod submit;
 #[path = "../portable/write.rs"]
 mod write;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     Connection as _, PgConnection, PgPool,
@@ -80,6 +85,8 @@ struct Inner {
     readers: PgPool,
     /// The connection of commits; `None` after an error, until the next one.
     committer: Mutex<Option<PgConnection>>,
+    /// The connection of submissions, and when it was used last.
+    submitter: Mutex<Option<(PgConnection, Instant)>>,
     /// The connection of beats: a busy pool must not cost a lease.
     heart: Mutex<Option<PgConnection>>,
     sql: &'static Statements,
@@ -135,15 +142,6 @@ impl PostgresStore {
         F: for<'c> FnOnce(&'c mut PgConnection) -> TxFuture<'c, T> + Send + 'static,
     {
         self.call_within(verb, deadline, |it| Box::pin(transaction(it, body))).await
-    }
-
-    /// The same for a body that is a transaction by itself: one statement.
-    async fn call<T, F>(&self, verb: &'static str, body: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> TxFuture<'c, T> + Send + 'static,
-    {
-        self.call_within(verb, DEADLINE, body).await
     }
 
     async fn call_within<T, F>(

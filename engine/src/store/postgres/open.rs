@@ -169,6 +169,7 @@ impl PostgresStore {
             writers: pool(4),
             readers: pool(4),
             committer: Mutex::new(None),
+            submitter: Mutex::new(None),
             heart: Mutex::new(None),
             hints: Hints::new(options.notify),
             direct,

@@ -6,11 +6,11 @@
 use std::{collections::HashSet, sync::Arc};
 
 use serde_json::value::RawValue;
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteArguments};
+use sqlx::{Row as _, SqliteConnection};
 
 use super::{
     SqliteStore,
-    bulk::{self, Bulk},
+    bulk::{self, Bulk, Piece, Query, fill, one},
     rows::project_id,
 };
 use crate::{
@@ -21,8 +21,6 @@ use crate::{
         codec::encode_events,
     },
 };
-
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
 
 impl SqliteStore {
     /// Every text that only this database has, but for lists of rows.
@@ -35,12 +33,9 @@ impl SqliteStore {
         logs: Vec<LogLine>,
     ) -> Result<Committed, StoreError> {
         let sql = self.sql();
-        if let [part] = &**parts
-            && logs.is_empty()
-            && part.lone_fact().is_some()
-        {
+        if logs.is_empty() && is_plain_one(&parts) {
             return self
-                .call("commit", |connection| Box::pin(commit_lone(connection, parts)))
+                .call("commit", |connection| Box::pin(commit_one(connection, parts)))
                 .await;
         }
         self.call("commit", move |it| Box::pin(commit(it, sql, parts, logs))).await
@@ -67,19 +62,22 @@ async fn commit(
     let plain: Vec<Row<'_>> = rows(&held, |part| part.fresh_and_known().0)
         .filter(|(_, fact)| is_plain_success(fact))
         .collect();
-    // All that fits goes with the end of the transaction.
-    let (first, last_events) = events.split_at(events.len() - last(events.len()));
+    // All that fits goes with the end of the transaction; texts for many events and many
+    // steps at once would be more than can be kept.
+    let few = if events.len() > MOST_TOGETHER { 0 } else { events.len() };
+    let (first, last_events) = events.split_at(events.len() - few);
     put(tx, &bulk::PUT_EVENTS, first, |query, part| bind_events(query, part)).await?;
     let (first, last_plain) = plain.split_at(plain.len() - last(plain.len()));
     put(tx, &bulk::PUT_SUCCESSES, first, bind_success).await?;
-    let mut statements = vec![];
+    let mut pieces = vec![];
     if !last_events.is_empty() {
-        statements.push((&bulk::PUT_EVENTS, last_events.len()));
+        pieces.push(Piece::Rows(&bulk::PUT_EVENTS, last_events.len()));
     }
     if !last_plain.is_empty() {
-        statements.push((&bulk::PUT_SUCCESSES, last_plain.len()));
+        pieces.push(Piece::Rows(&bulk::PUT_SUCCESSES, last_plain.len()));
     }
-    let query = sqlx::query(bulk::text(false, &statements, true));
+    pieces.push(bulk::COMMIT);
+    let query = sqlx::query(bulk::text(&pieces));
     let query = last_events.iter().fold(query, |query, part| bind_events(query, part));
     let query = fill(query, &bulk::PUT_EVENTS, last_events.len());
     let query = last_plain.iter().fold(query, bind_success);
@@ -87,6 +85,9 @@ async fn commit(
     query.execute(tx).await?;
     Ok(committed)
 }
+
+/// More events than this have a call of the driver to themselves.
+const MOST_TOGETHER: usize = 8;
 
 /// How many rows are left for the last statement.
 fn last(rows: usize) -> usize {
@@ -190,23 +191,61 @@ async fn rare(
     Ok(())
 }
 
-/// The commit of one project that holds the first row of one step. It begins and ends its
-/// own transaction.
-async fn commit_lone(
+/// Whether there is one part, which holds nothing but rows of steps, events and an output.
+fn is_plain_one(parts: &[Part]) -> bool {
+    let [part] = parts else { return false };
+    let (fresh, known) = part.fresh_and_known();
+    let plain = fresh.iter().filter(|fact| is_plain_success(fact)).count();
+    let large = |fact: &Fact| fact.output.as_deref().is_some_and(is_large);
+    !part.records.is_empty()
+        && part.attempts.is_empty()
+        && part.mail.is_empty()
+        && !part.spills()
+        && plain <= bulk::LARGEST_SHARED
+        && fresh.len() - plain + known.len() <= bulk::LARGEST_SHARED
+        && part.facts.iter().all(|fact| fact.body.is_none() && !large(fact))
+}
+
+/// The commit of one project, in one call of the driver. It begins and ends its own
+/// transaction.
+async fn commit_one(
     connection: &mut SqliteConnection,
     parts: Arc<Vec<Part>>,
 ) -> Result<Committed, StoreError> {
     let mut committed = Committed::default();
     for part in parts.iter() {
-        let Some(fact) = part.lone_fact() else { continue };
-        let text = if part.output.is_some() { bulk::LAST } else { bulk::LONE };
-        let query = bind_guard(sqlx::query(text), part);
-        let query = bind_events(query, part);
-        let query = bind_fact(query, part.project, fact);
+        let ended = part.header.finished_at.is_some();
+        let mut pieces = vec![bulk::BEGIN];
+        pieces.push(if ended { one::GUARD_END } else { one::GUARD });
+        if part.output.is_some() {
+            pieces.push(one::PUT_OUTPUT);
+        }
+        pieces.push(one::PUT_EVENTS);
+        let (fresh, known) = part.fresh_and_known();
+        let (plain, others): (Vec<&Fact>, Vec<&Fact>) =
+            fresh.iter().partition(|fact| is_plain_success(fact));
+        let others: Vec<&Fact> = others.into_iter().chain(known).collect();
+        if !plain.is_empty() {
+            pieces.push(Piece::Rows(&one::PUT_SUCCESSES, plain.len()));
+        }
+        if !others.is_empty() {
+            pieces.push(Piece::Rows(&one::PUT_STEPS, others.len()));
+        }
+        pieces.push(bulk::COMMIT);
+        let query = bind_guard(sqlx::query(bulk::text(&pieces)), part);
         let query = match part.output.as_deref() {
             Some(output) => query.bind(bytes(output)).bind(part.project.uuid()),
             None => query,
         };
+        let query = bind_events(query, part);
+        let query = plain
+            .iter()
+            .fold(query, |query, fact| bind_success(query, &(part.project, fact)));
+        let query = fill(query, &one::PUT_SUCCESSES, plain.len());
+        let query = others
+            .iter()
+            .fold(query, |query, fact| bind_fact(query, part.project, fact));
+        let query = fill(query, &one::PUT_STEPS, others.len());
         // All rows: the driver runs no further than it is asked for.
         match query.fetch_all(&mut *connection).await?.first() {
             Some(row) => committed.mail.push((part.project, row.try_get(0)?)),
@@ -222,16 +261,25 @@ async fn guard(
     parts: &[Part],
 ) -> Result<Vec<(ProjectId, i64)>, StoreError> {
     let mut held = Vec::with_capacity(parts.len());
-    if parts.is_empty() {
-        sqlx::query(bulk::text(true, &[], false)).execute(&mut *tx).await?;
-    }
-    for (at, parts) in parts.chunks(bulk::LARGEST).enumerate() {
-        let text = bulk::text(at == 0, &[(&bulk::GUARD, parts.len())], false);
-        let query = parts.iter().fold(sqlx::query(text), bind_guard);
-        let query = fill(query, &bulk::GUARD, parts.len());
-        for row in query.fetch_all(&mut *tx).await? {
-            held.push((project_id(&row, 0)?, row.try_get(1)?));
+    let (ended, open): (Vec<&Part>, Vec<&Part>) =
+        parts.iter().partition(|part| part.header.finished_at.is_some());
+    let mut begin = true;
+    for (guard, parts) in [(&bulk::GUARD, open), (&bulk::GUARD_END, ended)] {
+        for parts in parts.chunks(guard.most()) {
+            let rows = Piece::Rows(guard, parts.len());
+            let text = match std::mem::replace(&mut begin, false) {
+                true => bulk::text(&[bulk::BEGIN, rows]),
+                false => bulk::text(&[rows]),
+            };
+            let query = parts.iter().copied().fold(sqlx::query(text), bind_guard);
+            let query = fill(query, guard, parts.len());
+            for row in query.fetch_all(&mut *tx).await? {
+                held.push((project_id(&row, 0)?, row.try_get(1)?));
+            }
         }
+    }
+    if begin {
+        sqlx::query(bulk::text(&[bulk::BEGIN])).execute(&mut *tx).await?;
     }
     Ok(held)
 }
@@ -270,28 +318,19 @@ async fn put<'a, T>(
     rows: &'a [T],
     bind: impl Fn(Query<'static>, &'a T) -> Query<'static>,
 ) -> Result<(), StoreError> {
-    for rows in rows.chunks(bulk::LARGEST) {
-        let text = bulk::text(false, &[(statement, rows.len())], false);
+    for rows in rows.chunks(statement.most()) {
+        let text = bulk::text(&[Piece::Rows(statement, rows.len())]);
         let query = rows.iter().fold(sqlx::query(text), &bind);
         fill(query, statement, rows.len()).execute(&mut *tx).await?;
     }
     Ok(())
 }
 
-/// Binds the nulls that fill a statement up after so many rows.
-fn fill(query: Query<'static>, statement: &Bulk, rows: usize) -> Query<'static> {
-    let nulls = if rows == 0 { 0 } else { statement.filling(rows) };
-    (0..nulls).fold(query, |query, _| query.bind(None::<i64>))
-}
-
 fn bind_success(query: Query<'static>, (project, fact): &Row<'_>) -> Query<'static> {
     query
         .bind(project.uuid())
         .bind(fact.no)
-        .bind(fact.generation)
-        .bind(fact.attempt)
         .bind(fact.at.as_micros())
-        .bind(fact.began_at.map(Timestamp::as_micros))
         .bind(fact.started_at.map(Timestamp::as_micros))
         .bind(fact.output.as_deref().map(bytes))
 }
@@ -319,10 +358,12 @@ fn bind_fact(query: Query<'static>, project: ProjectId, fact: &Fact) -> Query<'s
         .bind(fact.error.as_ref().map(json))
 }
 
-/// Whether nothing is to be said of a step but that it has succeeded.
+/// Whether nothing is to be said of a step but that its first attempt has succeeded.
 fn is_plain_success(fact: &Fact) -> bool {
     fact.state == StepState::Succeeded
+        && (fact.generation, fact.attempt) == (1, 1)
         && (fact.failures, fact.crashes) == (0, 0)
+        && fact.began_at == fact.started_at
         && fact.wait.is_none()
         && fact.expansion.is_none()
         && fact.error.is_none()

@@ -16,6 +16,7 @@ mod commit;
 #[path = "../portable/forks.rs"]
 mod forks;
 mod open;
+mod put;
 #[path = "../portable/read.rs"]
 mod read;
 #[path = "../portable/replays.rs"]
@@ -167,7 +168,8 @@ impl SqliteStore {
             + 'static,
     {
         let options = self.0.options.clone();
-        let checked = options.pragma("ignore_check_constraints", "off");
+        let checked =
+            options.foreign_keys(true).pragma("ignore_check_constraints", "off");
         self.call_on(verb, Some(checked), |it| Box::pin(transaction(it, body))).await
     }
 

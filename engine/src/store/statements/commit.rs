@@ -7,15 +7,22 @@
 //! waits for no commit. Nor do the rows of steps and events look their project up: the guard
 //! holds it, and a trigger removes them with it.
 
-/// What a commit writes to the row of its project, on either database.
-macro_rules! header {
+/// What the end of a project changes of its row beside: nobody owns it any more, and it wants
+/// somebody only for messages that came meanwhile.
+macro_rules! end {
     () => {
         "
-    update projects as p set
         session = case when t.finished_at is null then p.session end,
         wake_at = case
             when t.finished_at is null then p.wake_at
-            when p.mail > t.letters then 0 end,
+            when p.mail > t.letters then 0 end,"
+    };
+}
+
+/// What every commit writes to the row of its project, on either database.
+macro_rules! header {
+    () => {
+        "
         last_event = t.upto,
         state = t.state,
         reason = t.reason,
@@ -40,7 +47,7 @@ macro_rules! columns {
     };
 }
 
-pub(in crate::store) use {columns, header};
+pub(in crate::store) use {columns, end, header};
 
 macro_rules! lone {
     () => {
@@ -51,7 +58,9 @@ with part as (
         $5::text as state, $6::text as reason, $7::bigint as next_no, $8::text as counts,
         $9::bigint as began_at, $10::bigint as cancelled_at, $11::bigint as finished_at,
         $12::bigint as letters, $13::bigint as writes
-), guard as (",
+), guard as (
+    update projects as p set",
+    end!(),
     header!(),
     "
     from part t
@@ -105,7 +114,9 @@ with part as materialized (
         and p.writes = t.writes
     order by p.id
     for no key update of p
-), guard as (",
+), guard as (
+    update projects as p set",
+            end!(),
             header!(),
             "
     from part t join held h on h.id = t.id

@@ -10,7 +10,7 @@ mod postgres;
 mod sqlite;
 mod submit;
 
-pub(in crate::store) use self::commit::{columns, header};
+pub(in crate::store) use self::commit::{columns, end, header};
 pub(crate) use self::{postgres::POSTGRES, sqlite::SQLITE};
 
 /// Declares the catalogue, so that every text can be gone through by name.
@@ -23,6 +23,8 @@ macro_rules! catalogue {
             $(pub(crate) $name: &'static str,)*
             /// `beat` and `look` in one statement, where the database can.
             pub(crate) pulse: Option<&'static str>,
+            /// One new project by itself, where that costs less than a list of one.
+            pub(crate) put_project: Option<&'static str>,
             /// `commit` in one statement, where the database can: the first row of one
             /// step, the same at the end of its project, those of many, and everything.
             pub(crate) commit: Option<[&'static str; 4]>,
@@ -33,6 +35,7 @@ macro_rules! catalogue {
             pub(super) fn all(&self) -> Vec<(&'static str, &'static str)> {
                 let mut all = vec![$((stringify!($name), self.$name),)*];
                 all.extend(self.pulse.map(|text| ("pulse", text)));
+                all.extend(self.put_project.map(|text| ("put_project", text)));
                 all.extend(self.commit.into_iter().flatten().map(|text| ("commit", text)));
                 all
             }
@@ -55,7 +58,6 @@ catalogue! {
     resume_queue,
     last_events,
     put_projects,
-    put_projects_alone,
     fingerprint,
     put_event,
     clock,

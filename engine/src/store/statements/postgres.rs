@@ -39,6 +39,7 @@ where id = $1 and state in ('live', 'draining')",
 
     look: LOOK,
     pulse: Some(PULSE),
+    put_project: Some(submit::POSTGRES_ONE),
     commit: Some([commit::LONE, commit::LAST, commit::PLAIN, commit::FULL]),
 
     // Whoever adopts or claims holds the key of the row of its session, which a beat does not
@@ -245,7 +246,6 @@ returning claims.project, claims.no, claims.generation, claims.attempt",
 
     // As for adoption: a session that is declared dead meanwhile would own it for ever.
     put_projects: submit::POSTGRES,
-    put_projects_alone: submit::POSTGRES,
 
     lock_projects: "
 select p.id from projects p
@@ -391,8 +391,8 @@ select 'adopt', due.id, due.priority, due.mail, null from (
         select p.id, p.priority, p.mail from projects p
         where p.session is null and p.priority = level.priority
             and p.wake_at <= (extract(epoch from statement_timestamp()) * 1000000)::bigint
-        order by p.wake_at, p.id limit 64) p
-    limit 64) due
+        order by p.wake_at, p.id limit 256) p
+    limit 256) due
 union all
 select 'claim', project, no, attempt,
     replace(claim::text, '-', '') || case when stop then ' stop' else '' end

@@ -76,9 +76,6 @@ where id in (select unhex(value) from json_each($1))",
 
     put_projects: submit::SQLITE,
 
-    // In one call of the driver, because each wakes a thread and waits for it.
-    put_projects_alone: submit::SQLITE_ALONE,
-
     fingerprint: "select fingerprint from project_data where project = $1",
 
     put_event: "insert into events (project, first, last, body) values ($1, $2, $3, $4)",
@@ -124,7 +121,7 @@ select * from (
     select 'adopt', id, priority, mail, null from projects
     where session is null
         and wake_at <= cast(unixepoch('subsec') * 1000000 as integer)
-    order by priority desc, wake_at, id limit 64)
+    order by priority desc, wake_at, id limit 256)
 union all
 select 'claim', project, no, attempt, lower(hex(claim)) || case when stop then ' stop' else '' end
     from claims where session = $1 and state = 'claimed'
@@ -145,6 +142,8 @@ union all
 select 'slots', id, slots, lease, null from sessions where id <> $1",
 
     pulse: None,
+
+    put_project: None,
     commit: None,
 
     // The first move of reaping: fenced by the beat that was seen.

@@ -3,9 +3,7 @@
 //! A project is born in the first epoch of the session that it names, if that lives: its
 //! adoption is part of its submission.
 
-macro_rules! put_projects {
-    () => {
-        "
+pub(super) const SQLITE: &str = "
 insert into projects
     (id, name, state, plan, priority, next_no, counts, created_at, last_event, wake_at,
     session, epoch, adoptions, loads)
@@ -27,16 +25,7 @@ insert into events (project, first, last, body)
 select unhex(n.value->>'id'), 1, 1, cast(n.value->>'event' as blob)
 from json_each($1) n
 where true
-on conflict do nothing"
-    };
-}
-
-pub(super) const SQLITE: &str = put_projects!();
-
-/// As a transaction of its own, in one call of the driver: each call wakes a thread and waits
-/// for it.
-pub(super) const SQLITE_ALONE: &str =
-    concat!("begin immediate;", put_projects!(), ";commit");
+on conflict do nothing";
 
 /// The rows of new projects in one statement. Who submits for its own session holds the key of
 /// its row, as whoever adopts does.
@@ -67,6 +56,31 @@ with new as materialized (
     insert into events (project, first, last, body)
     select n.id, 1, 1, convert_to(n.event, 'UTF8')
     from new n join put p on p.id = n.id
+    on conflict do nothing
+)
+select id, session is not null from put";
+
+/// The same for one project, without a list: that halves what the server does.
+pub(super) const POSTGRES_ONE: &str = "
+with owner as (
+    select s.id from sessions s where s.id = $7::uuid and s.state = 'live' for key share
+), put as (
+    insert into projects
+        (id, name, state, plan, priority, next_no, counts, created_at, last_event, wake_at,
+        session, epoch, adoptions, loads)
+    select $1::uuid, $2::text, 'pending', $3::bytea, $4::bigint, $5::bigint,
+        '{\"blocked\":' || $5::bigint || '}', $6::bigint, 1, 0, s.id,
+        (s.id is not null)::int, (s.id is not null)::int, (s.id is not null)::int
+    from (select 1) one left join owner s on true
+    on conflict (id) do nothing
+    returning id, session
+), put_data as (
+    insert into project_data (project, inputs, labels, fingerprint)
+    select p.id, $8::bytea, $9::text, $10::bytea from put p
+    on conflict do nothing
+), put_events as (
+    insert into events (project, first, last, body)
+    select p.id, 1, 1, $11::bytea from put p
     on conflict do nothing
 )
 select id, session is not null from put";
