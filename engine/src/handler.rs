@@ -8,7 +8,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +18,8 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Canvas, ProjectId, StepError, Timestamp, call::Form, checkpoint::Keeper, plan::Plan,
+    Canvas, ProjectId, StepError, Timestamp, call::Form, checkpoint::Keeper, map::Map,
+    plan::Plan,
 };
 
 /// A parameter of a kind, in the order in which arguments by position fill them.
@@ -188,7 +189,7 @@ pub fn parse_input<T: DeserializeOwned>(input: &RawValue) -> Result<T, StepError
 
 /// The kinds an engine can run, by name.
 #[derive(Clone, Default)]
-pub struct Kinds(HashMap<String, Arc<dyn Handler>>);
+pub struct Kinds(Map<String, Arc<dyn Handler>>);
 
 impl Kinds {
     /// Adds a handler; a later one of the same kind replaces an earlier one.
@@ -234,12 +235,12 @@ impl fmt::Debug for Kinds {
 
 /// Values that the embedding application hands to its handlers, by type.
 #[derive(Clone, Default)]
-pub struct State(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
+pub struct State(Arc<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>);
 
 impl State {
     /// Adds a value; a later one of the same type replaces an earlier one.
     pub fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
-        self.0.insert(TypeId::of::<T>(), Arc::new(value));
+        Arc::make_mut(&mut self.0).insert(TypeId::of::<T>(), Arc::new(value));
     }
 
     /// Finds the value of a type.
@@ -274,7 +275,10 @@ pub(crate) struct Inner {
     pub(crate) step: String,
     pub(crate) attempt: u32,
     pub(crate) generation: u32,
-    pub(crate) soft: CancellationToken,
+    /// Fires when the project wants the attempt to stop.
+    pub(crate) stop: CancellationToken,
+    /// What the handler hears of it: made when it is asked for, or for a time limit.
+    pub(crate) soft: OnceLock<CancellationToken>,
     pub(crate) soft_deadline: Option<Timestamp>,
     pub(crate) state: State,
     pub(crate) notes: Box<dyn Fn(Note) + Send + Sync>,
@@ -303,7 +307,8 @@ impl Context {
             step: "step".to_owned(),
             attempt: 1,
             generation: 1,
-            soft: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            soft: OnceLock::new(),
             soft_deadline: None,
             state: State::default(),
             notes: Box::new(|_| ()),
@@ -353,7 +358,7 @@ impl Context {
 
     /// Fires when the attempt should stop: cancel, soft time limit, or shutdown.
     pub fn cancellation(&self) -> &CancellationToken {
-        &self.0.soft
+        self.0.soft.get_or_init(|| self.0.stop.child_token())
     }
 
     /// When the soft time limit ends, if there is one.

@@ -94,6 +94,7 @@ mod failure;
 mod function;
 mod handler;
 mod id;
+mod map;
 pub mod metrics;
 pub mod plan;
 mod plans;

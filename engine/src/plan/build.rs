@@ -4,12 +4,14 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use petgraph::{Direction, algo, graph::DiGraph};
 use sha2::{Digest, Sha256};
 use unicode_normalization::{UnicodeNormalization, is_nfc_quick};
+
+use crate::map::{Map, Set};
 
 use super::{
     MAX_EDGES, MAX_STEPS, PLAN_FORMAT, Plan, Policy, Problem, Scope, Step, StepNo,
@@ -131,16 +133,19 @@ impl Plan {
                 remaining[*need as usize] = remaining[*need as usize].max(next);
             }
         }
-        let index = stored
-            .steps
-            .iter()
-            .zip(0..)
-            .map(|(step, no)| (step.name.clone(), no))
-            .collect();
         let bytes = serde_json::to_vec(&stored).unwrap_or_default();
         let hash = Sha256::digest(&bytes).into();
         let bytes = bytes.into();
-        Ok(Self { stored, graph, order, level, remaining, index, hash, bytes })
+        Ok(Self {
+            stored,
+            graph,
+            order,
+            level,
+            remaining,
+            index: OnceLock::new(),
+            hash,
+            bytes,
+        })
     }
 }
 
@@ -187,7 +192,7 @@ fn number_needs(
     needs: &[&[String]],
 ) -> (Vec<Vec<StepNo>>, Vec<Problem>) {
     let mut problems = vec![];
-    let mut index = HashMap::with_capacity(names.len());
+    let mut index = Map::with_capacity_and_hasher(names.len(), Default::default());
     let mut unusual: Vec<&str> = vec![];
     for (no, name) in names.iter().enumerate() {
         if index.insert(*name, number(no)).is_some() {
@@ -200,7 +205,7 @@ fn number_needs(
     look_alikes(&unusual, &mut problems);
     let mut resolved = Vec::with_capacity(names.len());
     // One set for all steps; cleared, not dropped.
-    let mut seen = HashSet::new();
+    let mut seen = Set::default();
     for (name, needs) in names.iter().zip(needs) {
         let mut numbers = Vec::with_capacity(needs.len());
         seen.clear();

@@ -19,7 +19,7 @@ mod tests;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use petgraph::{Direction, graph::DiGraph};
@@ -76,7 +76,8 @@ pub struct Plan {
     level: Vec<u32>,
     /// How many steps the longest path from each step to an end has, itself included.
     remaining: Vec<u32>,
-    index: HashMap<String, StepNo>,
+    /// Made when a step is first looked for by its name.
+    index: OnceLock<HashMap<String, StepNo>>,
     hash: [u8; 32],
     bytes: Arc<[u8]>,
 }
@@ -146,7 +147,10 @@ impl Plan {
 
     /// Finds a step by its full name.
     pub fn find(&self, name: &str) -> Option<StepNo> {
-        self.index.get(name).copied()
+        let index = self.index.get_or_init(|| {
+            (0..).zip(self.steps()).map(|(no, step)| (step.name.clone(), no)).collect()
+        });
+        index.get(name).copied()
     }
 
     /// The policy of a step.

@@ -28,7 +28,7 @@ mod state;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -48,6 +48,7 @@ pub use self::{
 use self::{expand::Fragment, grow::Joined};
 use crate::{
     StepError, Timestamp,
+    map::{Map, Set},
     plan::{Needs, Plan, Policy, Step, StepNo},
 };
 
@@ -58,19 +59,19 @@ pub struct Run {
     nodes: Vec<Node>,
     fragments: Vec<Fragment>,
     /// Which fragment a step has become, or has added.
-    expanded: HashMap<StepNo, usize>,
+    expanded: Map<StepNo, usize>,
     /// Which steps have added members to a group, by its join.
-    joins: HashMap<StepNo, Joined>,
+    joins: Map<StepNo, Joined>,
     /// Steps that were ended because a sibling failed.
-    halted: HashSet<StepNo>,
+    halted: Set<StepNo>,
     /// Whether a failure may end steps that have nothing to do with it.
     may_halt: bool,
     /// How many bytes the plans have that handlers have made.
     grown_bytes: usize,
     /// Why steps wait; only for waiting ones.
-    waits: HashMap<StepNo, Wait>,
+    waits: Map<StepNo, Wait>,
     /// Why steps failed or were skipped.
-    errors: HashMap<StepNo, StepError>,
+    errors: Map<StepNo, StepError>,
     /// When waiting steps are due and ready ones expire.
     timers: BTreeSet<(Timestamp, StepNo)>,
     /// How many steps are in each state, by its position in [`StepState::ALL`].
@@ -92,7 +93,7 @@ pub struct Run {
     seed: [u8; 16],
     /// While stored facts are folded: the steps whose fact is still to come. They were
     /// alive at this point of history, so a stop does not end them.
-    folding: Option<HashSet<StepNo>>,
+    folding: Option<Set<StepNo>>,
 }
 
 /// A step in flight. Kept small: a plan may have a million.
@@ -159,13 +160,13 @@ impl Run {
             plan,
             nodes,
             fragments: vec![],
-            expanded: HashMap::new(),
-            joins: HashMap::new(),
-            halted: HashSet::new(),
+            expanded: Map::default(),
+            joins: Map::default(),
+            halted: Set::default(),
             may_halt,
             grown_bytes: 0,
-            waits: HashMap::new(),
-            errors: HashMap::new(),
+            waits: Map::default(),
+            errors: Map::default(),
             timers: BTreeSet::new(),
             counts,
             open,

@@ -57,8 +57,16 @@ impl Scheduler {
                     self.answered.insert(candidate.project, candidate.mail);
                 }
                 self.begin_adoption(candidate.project, None);
+                self.more_candidates = self.more_candidates.map(|_| true);
             }
             self.candidates.pop_front();
+        }
+        // More of them wait than were told: they need not wait for the next beat.
+        if self.candidates.is_empty()
+            && let Some(vitals) = &self.vitals
+            && self.more_candidates.take_if(|taken| *taken).is_some()
+        {
+            vitals.beat_soon();
         }
     }
 

@@ -1,6 +1,12 @@
 //! One attempt: the handler in a task, its time limits, its panics.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
@@ -10,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Config, Message,
     grow::{End, Ground, grown, mask_canvas},
+    volley::Pace,
 };
 use crate::{
     Clock, Context, ErrorClass, Handler, Outcome, ProjectId, StepError, plan::StepNo,
@@ -27,13 +34,10 @@ pub(crate) struct Key {
     pub(crate) attempt: u32,
 }
 
-/// What a handler hears of a request to stop: it follows the request, where no time limit
-/// fires it too.
-pub(super) fn soft_token(
-    stop: &CancellationToken,
-    limit: Option<Duration>,
-) -> CancellationToken {
-    limit.map_or_else(|| stop.child_token(), |_| CancellationToken::new())
+/// What a handler hears of a request to stop, where a time limit fires it too; else it follows
+/// the request.
+pub(super) fn soft_token(limit: Option<Duration>) -> OnceLock<CancellationToken> {
+    limit.map_or_else(OnceLock::new, |_| OnceLock::from(CancellationToken::new()))
 }
 
 /// What an attempt needs to run.
@@ -49,24 +53,36 @@ pub(super) struct Attempt {
     pub(super) ground: Ground,
     pub(super) config: Arc<Config>,
     pub(super) inbox: UnboundedSender<Message>,
+    /// How quick attempts of its kind are.
+    pub(super) pace: Arc<Pace>,
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Attempt({:?})", self.key)
+    }
 }
 
 impl Attempt {
     /// Runs the attempt in a task; it tells the scheduler how it ended.
     pub(super) fn start(self) -> AbortHandle {
-        tokio::spawn(self.run()).abort_handle()
+        let (key, inbox, pace) = (self.key, self.inbox.clone(), Arc::clone(&self.pace));
+        let work = async move {
+            let result = pace.watch(self.run()).await;
+            // The scheduler is gone only when the process ends.
+            let _ = inbox.send(Message::Ended { key, result });
+        };
+        tokio::spawn(work).abort_handle()
     }
 
-    async fn run(self) {
-        let (key, inbox, context) =
-            (self.key, self.inbox.clone(), self.context.clone());
-        let result = self.end().await.map_err(|error| StepError {
+    /// Runs the attempt.
+    pub(super) async fn run(self) -> Result<End, StepError> {
+        let context = self.context.clone();
+        self.end().await.map_err(|error| StepError {
             message: context.mask(error.message),
             code: context.mask(error.code.into_owned()).into(),
             ..error
-        });
-        // The scheduler is gone only when the process ends.
-        let _ = inbox.send(Message::Ended { key, result });
+        })
     }
 
     async fn end(self) -> Result<End, StepError> {

@@ -119,24 +119,34 @@ impl<'a> Binder<'a> {
         self.render(dynamic, 0, spot)
     }
 
-    /// The outputs of tasks, by name: what a project that declares none has.
-    pub(super) fn leaves(mut self, leaves: &[StepNo]) -> Bound<Input> {
-        let mut entries = Vec::with_capacity(leaves.len());
+    /// The outputs of tasks, by name: what a project that declares none has. `None`: they
+    /// have more than `most` bytes.
+    pub(super) fn leaves(
+        mut self,
+        leaves: &[StepNo],
+        most: usize,
+    ) -> Option<Bound<Input>> {
+        let mut entries = vec![];
+        let mut bytes = 0;
         for no in leaves {
             let output = match self.assembled(*no) {
                 Ok(output) => output,
-                Err(error) => return Bound::Failed(error),
+                Err(error) => return Some(Bound::Failed(error)),
             };
+            bytes += output.get().len();
+            if bytes > most {
+                return None;
+            }
             entries.push((self.run.name(*no), output));
         }
         if !self.missing.is_empty() {
-            return Bound::Missing(self.missing.into_iter().collect());
+            return Some(Bound::Missing(self.missing.into_iter().collect()));
         }
         let object = Entries(entries);
-        match serde_json::value::to_raw_value(&object) {
+        Some(match serde_json::value::to_raw_value(&object) {
             Ok(with) => Bound::Value(Input { with, secrets: vec![] }),
             Err(error) => Bound::Failed(StepError::fail("expression", error)),
-        }
+        })
     }
 
     /// The output of a step as bytes; that of one that became many is put together here.

@@ -3,6 +3,8 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     Then,
     bind::{Binder, Bound},
@@ -21,6 +23,9 @@ use crate::{
 const MOST_UNCOMMITTED: usize = 4_096;
 /// At most so many bytes of outputs may wait to be written.
 const MOST_UNCOMMITTED_BYTES: usize = 64 * 1024 * 1024;
+/// Outputs of the last tasks that come to more are no output of the project, unless it is
+/// declared: each is there step by step, and nobody asked for a second copy.
+const MOST_UNASKED: usize = 1024 * 1024;
 /// After the database could not be asked.
 const AGAIN: Duration = Duration::from_millis(300);
 
@@ -125,7 +130,7 @@ impl Scheduler {
                 // Without declared outputs nobody asked for more than can be kept.
                 let plan = owned.run.plan();
                 let declared = plan.outputs().is_some() || plan.value().is_some();
-                let within = if declared { usize::MAX } else { MAX_OUTPUT };
+                let within = if declared { usize::MAX } else { MOST_UNASKED };
                 self.fetch(project, steps, Then::Close, within);
             }
             Err(Bound::Failed(error)) => {
@@ -140,14 +145,13 @@ impl Scheduler {
         !self.dirty.is_empty() || !self.logs.is_empty()
     }
 
-    pub(super) fn flush_starts(&mut self) {
-        self.flush_at = None;
-        self.commit();
-    }
-
-    /// Commits if there is anything that should not wait.
+    /// Commits if there is anything that should not wait, or has waited long enough.
     pub(super) fn flush(&mut self) {
-        if self.urgent || self.uncommitted >= self.config.max_batch {
+        let due = self.flush_at.is_some_and(|at| at <= Instant::now());
+        if due && !self.committing {
+            self.flush_at = None;
+        }
+        if due || self.urgent || self.uncommitted >= self.config.max_batch {
             self.commit();
         }
     }
@@ -292,13 +296,13 @@ fn project_output(owned: &Owned) -> Result<Option<Output>, Bound<()>> {
     let bound = match (plan.outputs(), plan.value()) {
         (Some(outputs), _) => binder.project(outputs),
         (None, Some(value)) => binder.value(value),
-        (None, None) => binder.leaves(plan.leaves()),
+        (None, None) => match binder.leaves(plan.leaves(), MOST_UNASKED) {
+            Some(bound) => bound,
+            None => return Ok(None),
+        },
     };
     match bound {
         Bound::Value(input) if input.with.get().len() > MAX_OUTPUT => {
-            if !declared {
-                return Ok(None);
-            }
             let message =
                 format!("the outputs of the project exceed {MAX_OUTPUT} bytes");
             Err(Bound::Failed(StepError::fail("too_large", message)))

@@ -291,7 +291,8 @@ impl Scheduler {
             step: run.name(no),
             attempt,
             generation,
-            soft: soft_token(guest.leash.token(), soft.or(hard)),
+            stop: guest.leash.token().clone(),
+            soft: soft_token(soft.or(hard)),
             soft_deadline: soft.map(|soft| self.config.clock.now().plus(soft)),
             state: self.config.state.clone(),
             notes,
@@ -318,6 +319,7 @@ impl Scheduler {
             ground: Ground::of(run, no),
             config: Arc::clone(&self.config),
             inbox: self.inbox_sender.clone(),
+            pace: Arc::default(),
         };
         guest.leash.hold(attempt.start());
         let steps = |hosted: &Arc<Hosted>| hosted.run.len();

@@ -24,13 +24,14 @@ pub(super) struct Leash {
     task: Option<AbortHandle>,
     /// Whether it was stopped because the lease is over.
     is_cut: bool,
+    has_ended: bool,
 }
 
 impl Leash {
     /// For an attempt that is not launched yet.
     pub(super) fn new(key: Key, inbox: &UnboundedSender<Message>) -> Self {
         let (inbox, stop) = (inbox.clone(), CancellationToken::new());
-        Self { key, inbox, stop, task: None, is_cut: false }
+        Self { key, inbox, stop, task: None, is_cut: false, has_ended: false }
     }
 
     pub(super) fn attempt(&self) -> u32 {
@@ -46,9 +47,18 @@ impl Leash {
         self.is_cut
     }
 
+    /// The attempt has ended; whether it was cut.
+    pub(super) fn ended(mut self) -> bool {
+        self.has_ended = true;
+        self.is_cut
+    }
+
     /// The attempt runs in this task.
     pub(super) fn hold(&mut self, task: AbortHandle) {
         self.task = Some(task);
+        if self.stop.is_cancelled() {
+            self.give_up(GIVEN_UP);
+        }
     }
 
     /// Tells the attempt to stop. One that does not even yield is given up after its grace:
@@ -68,6 +78,11 @@ impl Leash {
             return;
         }
         self.stop.cancel();
+        self.give_up(grace);
+    }
+
+    /// Waits for the attempt no longer than this.
+    fn give_up(&self, grace: Duration) {
         let Some(task) = self.task.clone() else { return };
         let (key, inbox) = (self.key, self.inbox.clone());
         tokio::spawn(async move {
@@ -83,6 +98,9 @@ impl Leash {
 
 impl Drop for Leash {
     fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
         self.stop.cancel();
         if let Some(task) = &self.task {
             task.abort();

@@ -1,12 +1,9 @@
 //! [`Line`]: the projects with steps that wait for a slot, in the order in which they get one.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, HashMap},
-};
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use super::{owned::Owned, scheduler::Scheduler};
-use crate::ProjectId;
+use crate::{ProjectId, map::Map};
 
 /// Priority of project and step, then the fewest running steps, then the least service so
 /// far, then the longest path. The greatest comes first.
@@ -18,14 +15,18 @@ pub(super) type Rank =
 pub(super) struct Line {
     order: BTreeSet<(Rank, ProjectId)>,
     /// Where each stands; `None`: it may start nothing now (paused, or enough runs).
-    places: HashMap<ProjectId, Option<Rank>>,
+    places: Map<ProjectId, Option<Rank>>,
+    /// Those whose place may have changed since.
+    moved: Vec<ProjectId>,
 }
 
 impl Line {
     /// Gives a project its place; `None`: it may start nothing now.
     fn set(&mut self, project: ProjectId, rank: Option<Rank>) {
-        if let Some(Some(old)) = self.places.insert(project, rank) {
-            self.order.remove(&(old, project));
+        match self.places.insert(project, rank) {
+            Some(old) if old == rank => return,
+            Some(Some(old)) => _ = self.order.remove(&(old, project)),
+            Some(None) | None => {}
         }
         self.order.extend(rank.map(|rank| (rank, project)));
     }
@@ -65,8 +66,9 @@ impl Scheduler {
     /// Chooses the project whose next step starts.
     pub(super) fn choose(&mut self) -> Option<ProjectId> {
         loop {
+            self.settle_line();
             let (rank, project) = *self.line.order.last()?;
-            if self.place(project) == Some(rank) {
+            if self.place_now(project) == Some(rank) {
                 return Some(project);
             }
         }
@@ -75,13 +77,30 @@ impl Scheduler {
     /// Looks at those again that could start nothing: what held them may have passed.
     pub(super) fn look_at_held(&mut self) {
         for project in self.line.held() {
-            self.place(project);
+            self.place_now(project);
         }
     }
 
-    /// Gives a project its place in the line, after whatever may have moved it.
-    pub(super) fn place(&mut self, project: ProjectId) -> Option<Rank> {
+    /// Takes note that something may have moved a project; it is given its place before the
+    /// next choice.
+    pub(super) fn place(&mut self, project: ProjectId) {
+        if let Some(owned) = self.projects.get_mut(&project)
+            && !std::mem::replace(&mut owned.moved, true)
+        {
+            self.line.moved.push(project);
+        }
+    }
+
+    /// Gives those that were moved their places.
+    pub(super) fn settle_line(&mut self) {
+        while let Some(project) = self.line.moved.pop() {
+            self.place_now(project);
+        }
+    }
+
+    fn place_now(&mut self, project: ProjectId) -> Option<Rank> {
         let rank = |owned: &mut Owned| {
+            owned.moved = false;
             let (priority, remaining) = owned.queue.peek(&owned.run)?;
             let rank = (
                 (owned.row.priority, priority),

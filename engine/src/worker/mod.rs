@@ -27,6 +27,7 @@ mod pulse;
 mod scheduler;
 mod settle;
 mod start;
+mod volley;
 
 use std::{
     collections::HashSet,
@@ -37,7 +38,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc::UnboundedSender, oneshot, watch};
+use tokio::{
+    sync::{mpsc::UnboundedSender, oneshot, watch},
+    task::AbortHandle,
+};
 
 use self::{
     adopt::Adoption,
@@ -104,6 +108,10 @@ pub(crate) enum Message {
     Released { project: ProjectId, released: bool },
     /// An attempt ended.
     Ended { key: Key, result: Result<End, StepError> },
+    /// Attempts that shared a task ended.
+    AllEnded { ended: Vec<(Key, Result<End, StepError>)> },
+    /// An attempt that shared a task goes on in one of its own.
+    Apart { key: Key, task: AbortHandle },
     /// An attempt said something.
     Note { key: Key, generation: u32, note: Note },
     /// Outputs were read for a step (or for the project itself); `None`: too many bytes.

@@ -1,14 +1,10 @@
 //! The outputs that steps in flight may ask for, kept in memory within a budget.
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::VecDeque, sync::Arc};
 
 use serde_json::value::RawValue;
 
-use crate::{plan::StepNo, run::Output};
+use crate::{map::Map, plan::StepNo, run::Output};
 
 /// Bytes kept for one project; beyond, the oldest are read from the store again.
 const BUDGET: usize = 128 * 1024 * 1024;
@@ -16,11 +12,11 @@ const BUDGET: usize = 128 * 1024 * 1024;
 /// Outputs of one project by step; the list of a `for_each` under the step itself.
 #[derive(Debug, Default)]
 pub(super) struct Outputs {
-    held: HashMap<StepNo, Output>,
+    held: Map<StepNo, Output>,
     order: VecDeque<StepNo>,
     bytes: usize,
     /// Lists of `for_each` steps, taken apart once for all their children.
-    lists: RefCell<HashMap<StepNo, Arc<[Output]>>>,
+    lists: RefCell<Map<StepNo, Arc<[Output]>>>,
 }
 
 impl Outputs {

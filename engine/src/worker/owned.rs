@@ -2,7 +2,7 @@
 //! that it has gathered.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{bind::Surroundings, leash::Leash, outputs::Outputs};
 use crate::{
     ProjectId, SessionId, Timestamp,
+    map::{Map, Set},
     plan::{Plan, StepNo},
     run::{
         Decisions, Event, Fact, Output, ProjectState, ReadyQueue, Record, RecordKind,
@@ -34,7 +35,7 @@ pub(crate) struct Owned {
     pub(super) stored: Vec<bool>,
     pub(super) around: Surroundings,
     pub(super) row: ProjectRow,
-    pub(super) running: HashMap<StepNo, Leash>,
+    pub(super) running: Map<StepNo, Leash>,
     /// Ready joins and expansions that a pause holds.
     pub(super) held_instant: Vec<StepNo>,
     /// Steps whose outputs are being read, and whether the project's own are.
@@ -46,7 +47,7 @@ pub(crate) struct Owned {
     pub(super) steered: bool,
     /// Steps whose start is written before it happens, because one of them may have ended
     /// the process before this one.
-    pub(super) careful: HashSet<StepNo>,
+    pub(super) careful: Set<StepNo>,
     /// Whether it is wanted again once it has ended: a replay was quicker.
     pub(super) again: bool,
     /// The time under which it stands among the timers of the worker.
@@ -58,7 +59,7 @@ pub(crate) struct Owned {
     /// Ready steps of a queue or kind that this worker does not run, by both.
     pub(super) foreign: BTreeMap<(String, String), ReadyQueue>,
     /// Steps that are offered to other workers, or run there.
-    pub(super) offers: HashMap<StepNo, OfferState>,
+    pub(super) offers: Map<StepNo, OfferState>,
     /// Messages that wait until offers are taken back, and failures that may end steps
     /// which are offered.
     pub(super) held: Vec<Mail>,
@@ -75,6 +76,10 @@ pub(crate) struct Owned {
     /// Since when nothing has happened.
     pub(super) idle_since: Option<Instant>,
     pub(super) pending: Pending,
+    /// Where the fact of a step stands in it, from 1: a later one replaces it.
+    pub(super) places: Vec<u32>,
+    /// Whether its place in the line may have changed.
+    pub(super) moved: bool,
     /// What the commit in flight holds of this project.
     pub(super) in_flight: Option<Carry>,
 }
@@ -96,8 +101,6 @@ pub(super) enum OfferState {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     facts: Vec<Fact>,
-    /// Where the fact of a step stands: a later one replaces it.
-    places: HashMap<StepNo, usize>,
     attempts: Vec<crate::run::PastAttempt>,
     pub(super) records: Vec<Record>,
     mail: Vec<i64>,
@@ -189,19 +192,19 @@ impl Owned {
             stored: stored_rows(&stored.facts),
             around: surroundings(stored, session)?,
             row: stored.row.clone(),
-            running: HashMap::new(),
+            running: Map::default(),
             held_instant: vec![],
             fetching: HashSet::new(),
             closing: false,
             outputs_too_large: false,
             steered: false,
-            careful: HashSet::new(),
+            careful: Set::default(),
             again: false,
             armed: None,
             weight: 0,
             served: 0,
             foreign: BTreeMap::new(),
-            offers: HashMap::new(),
+            offers: Map::default(),
             held: vec![],
             held_events: vec![],
             reading: false,
@@ -211,6 +214,8 @@ impl Owned {
             freed: false,
             idle_since: None,
             pending: Pending::default(),
+            places: vec![],
+            moved: false,
             in_flight: None,
             run,
         })
@@ -319,7 +324,11 @@ impl Owned {
             if let Some(output) = &fact.output {
                 self.outputs.insert(fact.no, Arc::clone(output));
             }
-            match pending.places.get(&fact.no).copied() {
+            let at = fact.no as usize;
+            if at >= self.places.len() {
+                self.places.resize((at + 1).max(self.run.len() as usize), 0);
+            }
+            match (self.places[at] as usize).checked_sub(1) {
                 Some(place) => {
                     let old = std::mem::replace(&mut pending.facts[place], fact);
                     let new = &mut pending.facts[place];
@@ -328,8 +337,9 @@ impl Owned {
                     new.body = new.body.take().or(old.body);
                 }
                 None => {
-                    pending.places.insert(fact.no, pending.facts.len());
                     pending.facts.push(fact);
+                    self.places[at] =
+                        u32::try_from(pending.facts.len()).unwrap_or(u32::MAX);
                 }
             }
         }
@@ -387,6 +397,10 @@ impl Owned {
     /// Takes the part for a commit; what follows it is kept until the commit ends.
     pub(super) fn take_part(&mut self, session: SessionId) -> Part {
         let mut pending = std::mem::take(&mut self.pending);
+        pending.facts.iter().for_each(|fact| self.places[fact.no as usize] = 0);
+        // The next part is likely to be of the same size.
+        self.pending.facts.reserve(pending.facts.len());
+        self.pending.records.reserve(pending.records.len());
         let known = |fact: &Fact| is_stored(&self.stored, fact.no);
         pending.facts.sort_by_key(known);
         let inserts = pending.facts.partition_point(|fact| !known(fact));

@@ -13,6 +13,8 @@ use crate::{
     store::{NewSession, Pulse, StoreError},
 };
 
+/// So many projects that wait for an owner are told at a time, the most urgent first.
+const MOST_TOLD: usize = 256;
 /// A project with nothing to do for so long is given back.
 const IDLE: Duration = Duration::from_secs(30);
 /// After a session could not be begun.
@@ -94,6 +96,7 @@ impl Scheduler {
             self.begin_adoption(project, None);
         }
         self.strays = strays;
+        self.more_candidates = (pulse.adoptable.len() >= MOST_TOLD).then_some(false);
         self.candidates = pulse.adoptable.into();
         self.hold_queues(pulse.paused);
     }

@@ -25,13 +25,16 @@ use super::{
     grow::End,
     guests::Guests,
     heart::{self, Vitals},
+    leash::Leash,
     line::Line,
     owned::Owned,
+    volley::Volleys,
 };
 use crate::{
     ErrorClass, ProjectId, SessionId, StepError, Timestamp,
     changes::Ends,
     handler::Note,
+    map::Map,
     plan::StepNo,
     run::{Decisions, Event, Record, RecordKind},
     store::{Adoptable, ExecutorLock, LogLine, Other, StoreError, StoreErrorKind},
@@ -58,7 +61,7 @@ pub(super) struct Scheduler {
     pub(super) session: SessionId,
     /// Whether the session has begun and was not declared dead.
     pub(super) alive: bool,
-    pub(super) projects: HashMap<ProjectId, Owned>,
+    pub(super) projects: Map<ProjectId, Owned>,
     /// Projects with something to write.
     pub(super) dirty: BTreeSet<ProjectId>,
     /// When the timers of projects are due.
@@ -81,7 +84,8 @@ pub(super) struct Scheduler {
     pub(super) suspect: Option<(ProjectId, StepNo)>,
     pub(super) held_suspects: Vec<(ProjectId, StepNo)>,
     /// Inputs of steps whose start is being made durable.
-    pub(super) inputs: HashMap<(ProjectId, StepNo), Input>,
+    pub(super) inputs: Map<(ProjectId, StepNo), Input>,
+    pub(super) volleys: Volleys,
     /// What asks the database, and answers by message.
     pub(super) tasks: JoinSet<()>,
     pub(super) inbox_sender: UnboundedSender<Message>,
@@ -94,6 +98,8 @@ pub(super) struct Scheduler {
     pub(super) adopting: HashMap<ProjectId, Vec<AdoptReply>>,
     /// Projects that wait for an owner, as heard last.
     pub(super) candidates: VecDeque<Adoptable>,
+    /// Where more wait than were told: whether one of these was taken.
+    pub(super) more_candidates: Option<bool>,
     /// Projects that are being given back.
     pub(super) releasing: HashSet<ProjectId>,
     /// Projects that the database calls ours and that are not in our hands.
@@ -130,7 +136,7 @@ pub(super) struct Scheduler {
     pub(super) look_again: bool,
     pub(super) data_version: Option<(i64, u64)>,
     inbox: UnboundedReceiver<Message>,
-    progress: HashMap<Key, Timestamp>,
+    progress: Map<Key, Timestamp>,
     fatal: Arc<watch::Sender<Option<StoreError>>>,
     shutdown: Vec<oneshot::Sender<()>>,
     aborted: bool,
@@ -176,7 +182,7 @@ pub(crate) fn spawn(
         config: Arc::new(config),
         session,
         alive: true,
-        projects: HashMap::new(),
+        projects: Map::default(),
         dirty: BTreeSet::new(),
         timers: BTreeSet::new(),
         instant: VecDeque::new(),
@@ -188,17 +194,19 @@ pub(crate) fn spawn(
         urgent: false,
         suspect: None,
         held_suspects: vec![],
-        inputs: HashMap::new(),
+        inputs: Map::default(),
+        volleys: Volleys::default(),
         tasks: JoinSet::new(),
         inbox_sender,
         draining: false,
         inbox,
         logs: vec![],
-        progress: HashMap::new(),
+        progress: Map::default(),
         committing: false,
         flush_at: None,
         adopting: HashMap::new(),
         candidates: VecDeque::new(),
+        more_candidates: None,
         releasing: HashSet::new(),
         strays: HashSet::new(),
         parked: HashMap::new(),
@@ -284,6 +292,7 @@ impl Scheduler {
         let mut grace_ends: Option<Instant> = None;
         let mut told_to_stop = false;
         let mut stop_waiting: Option<Instant> = None;
+        let mut alarm = std::pin::pin!(tokio::time::sleep_until(next_look));
         loop {
             for _ in 0..MESSAGES_A_ROUND {
                 let Ok(message) = self.inbox.try_recv() else { break };
@@ -303,9 +312,11 @@ impl Scheduler {
             self.adopt_waiting();
             self.tick();
             self.start_steps();
+            self.settle_line();
             self.offer_steps();
             self.claim_offers();
             self.poll_letters();
+            self.fire();
             self.flush();
             self.deliver_outcomes();
             self.room.store(self.has_room(), Ordering::Relaxed);
@@ -340,24 +351,29 @@ impl Scheduler {
                     }
                 }
             }
-            let timer = self.timers.first().map(|(due, _)| *due);
-            let clock = self.config.clock.clone();
-            let flush_at = self.flush_at.filter(|_| !self.committing);
+            let (timer, clock) =
+                (self.timers.first().copied(), self.config.clock.clone());
             let drained = stop_waiting.or(grace_ends);
-            let wake_at = [Some(next_look), drained, self.next_poll(), self.offer_at];
-            let wake_at = wake_at.into_iter().flatten().min().unwrap_or(next_look);
+            let flush_at = self.flush_at.filter(|_| !self.committing);
+            let (poll, patience) = (self.next_poll(), self.volleys.patience_ends());
+            let wake_at = [drained, flush_at, poll, self.offer_at, patience];
+            let wake_at = wake_at.into_iter().flatten().fold(next_look, Instant::min);
+            // One that goes off too early costs less than a new one for every turn, which
+            // would wake whoever waits for the earliest.
+            if alarm.is_elapsed() || wake_at < alarm.deadline() {
+                alarm.as_mut().reset(wake_at);
+            }
             tokio::select! {
                 biased;
                 message = self.inbox.recv() => match message {
                     Some(message) => self.handle(message)?,
                     None => return Ok(()),
                 },
-                () = sleep_until(flush_at) => self.flush_starts(),
                 () = async { match timer {
-                    Some(due) => clock.sleep_until(due).await,
+                    Some((due, _)) => clock.sleep_until(due).await,
                     None => std::future::pending().await,
                 } } => {}
-                () = tokio::time::sleep_until(wake_at) => {}
+                () = &mut alarm => {}
             }
             // Ended tasks are reaped so that the set does not grow.
             while self.tasks.try_join_next().is_some() {}
@@ -384,6 +400,10 @@ impl Scheduler {
                     self.ended(key, result);
                 }
             }
+            Message::AllEnded { ended } => {
+                ended.into_iter().for_each(|(key, result)| self.ended(key, result));
+            }
+            Message::Apart { key, task } => self.apart(key, task),
             Message::Note { key, generation, note } => {
                 self.note(key, generation, note);
             }
@@ -448,7 +468,7 @@ impl Scheduler {
         {
             return;
         }
-        let cut = owned.running.remove(&key.no).is_some_and(|running| running.is_cut());
+        let cut = owned.running.remove(&key.no).is_some_and(Leash::ended);
         self.free += 1;
         if self.suspect == Some((key.project, key.no)) {
             self.free_suspects();
@@ -566,6 +586,7 @@ impl Scheduler {
 
     fn abort_attempts(&mut self) {
         self.drop_guests();
+        self.volleys.clear();
         self.projects.values_mut().for_each(|owned| owned.running.clear());
     }
 
@@ -574,12 +595,5 @@ impl Scheduler {
         for owned in self.projects.values() {
             owned.stop_all();
         }
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

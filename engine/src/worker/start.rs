@@ -135,10 +135,12 @@ impl Scheduler {
             Bound::Failed(error) => return self.fail_unstarted(project, no, error),
         };
         match &owned.run.step(no).action {
-            Action::Run { kind, .. } => {
-                let kind = kind.clone();
-                self.start(project, no, &kind, input);
+            Action::Run { kind, .. } if self.config.kinds.get(kind).is_none() => {
+                let message = format!("this worker has no handler for `{kind}`");
+                let error = StepError::fail("unknown_kind", message);
+                self.fail_unstarted(project, no, error);
             }
+            Action::Run { .. } => self.start(project, no, input),
             Action::Join { .. } | Action::Pass { .. }
                 if input.with.get().len() > MAX_OUTPUT =>
             {
@@ -193,15 +195,7 @@ impl Scheduler {
 
     /// Records the start; launches at once, or after the commit where the start must be
     /// durable before its effect.
-    fn start(&mut self, project: ProjectId, no: StepNo, kind: &str, input: Input) {
-        if self.config.kinds.get(kind).is_none() {
-            let message = format!("this worker has no handler for `{kind}`");
-            return self.fail_unstarted(
-                project,
-                no,
-                StepError::fail("unknown_kind", message),
-            );
-        }
+    fn start(&mut self, project: ProjectId, no: StepNo, input: Input) {
         let Some(owned) = self.projects.get_mut(&project) else { return };
         let suspect = owned.run.view(no).crashes >= SUSPECT;
         let durable =
@@ -252,7 +246,8 @@ impl Scheduler {
             step: owned.run.name(no),
             attempt,
             generation,
-            soft: soft_token(&stop, soft.or(hard)),
+            stop: stop.clone(),
+            soft: soft_token(soft.or(hard)),
             soft_deadline: soft.map(|soft| self.config.clock.now().plus(soft)),
             state: self.config.state.clone(),
             notes,
@@ -278,7 +273,9 @@ impl Scheduler {
             ground: Ground::of(&owned.run, no),
             config: Arc::clone(&self.config),
             inbox: self.inbox_sender.clone(),
+            pace: self.volleys.pace(owned.run.step(no).kind()),
         };
+        let Some(attempt) = self.volleys.take(attempt) else { return };
         let task = attempt.start();
         if let Some(owned) = self.projects.get_mut(&project)
             && let Some(running) = owned.running.get_mut(&no)

@@ -33,4 +33,5 @@ mod store;
 mod stored;
 mod tidy;
 mod time;
+mod volleys;
 mod workers;

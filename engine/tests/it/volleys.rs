@@ -1,0 +1,104 @@
+//! Volleys: attempts of a kind that ends at once share a task, and none keeps another.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use dandori::{Context, Engine, Project, StepError, handler_fn, spec::Task};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::{
+    backend::on_both,
+    stage::{Stage, ended},
+};
+
+/// More than are needed before a kind is trusted to end at once.
+const LEARNED: usize = 64;
+const STEPS: usize = 40;
+
+fn fan_out(steps: usize) -> Project {
+    (0..steps).fold(Project::named("fan-out"), |project, at| {
+        project.task(Task::new(format!("t{at}"), "quick"))
+    })
+}
+
+/// Lets the engine learn that the kind is quick.
+async fn learn(engine: &Engine) {
+    let project = engine.submit(fan_out(LEARNED)).await.unwrap();
+    assert_eq!(ended(&project).await.state.as_str(), "succeeded");
+}
+
+on_both! {
+    async fn an_attempt_that_blocks_keeps_those_behind_it_for_a_moment_only(backend) {
+        let stage = Stage::on(backend);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let over = Arc::new((Mutex::new(0), Condvar::new()));
+        let (first, told) = (Arc::clone(&begun), Arc::clone(&over));
+        let quick = handler_fn("quick", move |_: Context, _: Value| {
+            let number = first.fetch_add(1, Ordering::SeqCst);
+            let told = Arc::clone(&told);
+            async move {
+                let (ended, changed) = &*told;
+                if number == LEARNED {
+                    // Blocks its thread until all others have ended.
+                    let limit = Duration::from_secs(30);
+                    let all = |ended: &mut usize| *ended < LEARNED + STEPS - 1;
+                    let ended = ended.lock().unwrap();
+                    let (ended, _) = changed.wait_timeout_while(ended, limit, all).unwrap();
+                    let message = format!("only {} others have ended", *ended - LEARNED);
+                    return match *ended < LEARNED + STEPS - 1 {
+                        true => Err(StepError::fail("kept_waiting", message)),
+                        false => Ok(()),
+                    };
+                }
+                *ended.lock().unwrap() += 1;
+                changed.notify_all();
+                Ok(())
+            }
+        });
+        let builder = stage.builder().concurrency(STEPS);
+        let engine = builder.handler(quick).start().await.unwrap();
+        learn(&engine).await;
+        let project = engine.submit(fan_out(STEPS)).await.unwrap();
+        let view = ended(&project).await;
+        let errors: Vec<_> =
+            view.steps.iter().filter_map(|step| step.error.as_ref()).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+        engine.shutdown().await;
+    }
+
+    async fn an_attempt_that_waits_goes_on_by_itself_and_hears_of_a_cancel(backend) {
+        let stage = Stage::on(backend);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (waits, mut waiting) = watch::channel(0);
+        let first = Arc::clone(&begun);
+        let quick = handler_fn("quick", move |ctx: Context, _: Value| {
+            let number = first.fetch_add(1, Ordering::SeqCst);
+            let waits = waits.clone();
+            async move {
+                if number < LEARNED {
+                    return Ok::<_, StepError>(());
+                }
+                waits.send_modify(|count| *count += 1);
+                ctx.cancellation().cancelled().await;
+                Err(StepError::cancelled())
+            }
+        });
+        let builder = stage.builder().concurrency(STEPS);
+        let engine = builder.handler(quick).start().await.unwrap();
+        learn(&engine).await;
+        let project = engine.submit(fan_out(STEPS)).await.unwrap();
+        let limit = Duration::from_secs(30);
+        let all = waiting.wait_for(|count| *count == STEPS);
+        tokio::time::timeout(limit, all).await.expect("all wait at once").unwrap();
+        project.cancel().await.unwrap();
+        let view = ended(&project).await;
+        assert_eq!(view.state.as_str(), "cancelled");
+        engine.shutdown().await;
+    }
+}
