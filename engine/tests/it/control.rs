@@ -397,6 +397,37 @@ tasks: {a: {use: t}, b: {kind: work, needs: [a]}}",
         );
     }
 
+    async fn outputs_that_nobody_declared_are_kept_once_where_they_are_large(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        let submit = |text| engine.submit(yaml(text));
+        let small = submit("tasks: {a: {kind: work}, b: {kind: work}}").await.unwrap();
+        for call in stage.next_of(2).await {
+            call.succeed(json!("x"));
+        }
+        let view = ended(&small).await;
+        assert_eq!(view.output.unwrap().get(), r#"{"a":"x","b":"x"}"#);
+        // Each is below the limit, both are over it.
+        let large = json!("x".repeat(600 * 1024));
+        let text = "tasks: {a: {kind: work}, b: {kind: work}}";
+        let undeclared = submit(text).await.unwrap();
+        for call in stage.next_of(2).await {
+            call.succeed(large.clone());
+        }
+        let view = ended(&undeclared).await;
+        assert_eq!((view.state.as_str(), view.output.is_none()), ("succeeded", true));
+        assert!(view.steps.iter().all(|step| step.output.is_some()));
+        let declared = "outputs: {a: '${{ tasks.a.output }}', b: '${{ tasks.b.output }}'}
+tasks: {a: {kind: work}, b: {kind: work}}";
+        let declared = submit(declared).await.unwrap();
+        for call in stage.next_of(2).await {
+            call.succeed(large.clone());
+        }
+        let output = ended(&declared).await.output.unwrap();
+        assert!(output.get().len() > 2 * 600 * 1024);
+        engine.shutdown().await;
+    }
+
     async fn progress_and_logs_of_an_attempt_are_kept(backend) {
         let stage = Stage::on(backend);
         let engine = stage.engine().await;
