@@ -361,6 +361,13 @@ impl Context {
         self.0.soft.get_or_init(|| self.0.stop.child_token())
     }
 
+    /// The attempt has ended: what its handler has left behind hears of it.
+    pub(crate) fn over(&self) {
+        if let Some(soft) = self.0.soft.get() {
+            soft.cancel();
+        }
+    }
+
     /// When the soft time limit ends, if there is one.
     pub fn soft_deadline(&self) -> Option<Timestamp> {
         self.0.soft_deadline

@@ -78,7 +78,9 @@ impl Attempt {
     /// Runs the attempt.
     pub(super) async fn run(self) -> Result<End, StepError> {
         let context = self.context.clone();
-        self.end().await.map_err(|error| StepError {
+        let result = self.end().await;
+        context.over();
+        result.map_err(|error| StepError {
             message: context.mask(error.message),
             code: context.mask(error.code.into_owned()).into(),
             ..error

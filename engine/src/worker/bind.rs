@@ -133,11 +133,12 @@ impl<'a> Binder<'a> {
                 Ok(output) => output,
                 Err(error) => return Some(Bound::Failed(error)),
             };
-            bytes += output.get().len();
+            let name = self.run.name(*no);
+            bytes += name.len() + output.get().len();
             if bytes > most {
                 return None;
             }
-            entries.push((self.run.name(*no), output));
+            entries.push((name, output));
         }
         if !self.missing.is_empty() {
             return Some(Bound::Missing(self.missing.into_iter().collect()));

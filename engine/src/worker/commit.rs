@@ -303,6 +303,9 @@ fn project_output(owned: &Owned) -> Result<Option<Output>, Bound<()>> {
     };
     match bound {
         Bound::Value(input) if input.with.get().len() > MAX_OUTPUT => {
+            if !declared {
+                return Ok(None);
+            }
             let message =
                 format!("the outputs of the project exceed {MAX_OUTPUT} bytes");
             Err(Bound::Failed(StepError::fail("too_large", message)))

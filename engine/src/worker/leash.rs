@@ -25,13 +25,23 @@ pub(super) struct Leash {
     /// Whether it was stopped because the lease is over.
     is_cut: bool,
     has_ended: bool,
+    /// Whether the attempt is under way in a task that it shares.
+    is_shared: bool,
 }
 
 impl Leash {
     /// For an attempt that is not launched yet.
     pub(super) fn new(key: Key, inbox: &UnboundedSender<Message>) -> Self {
         let (inbox, stop) = (inbox.clone(), CancellationToken::new());
-        Self { key, inbox, stop, task: None, is_cut: false, has_ended: false }
+        Self {
+            key,
+            inbox,
+            stop,
+            task: None,
+            is_cut: false,
+            has_ended: false,
+            is_shared: false,
+        }
     }
 
     pub(super) fn attempt(&self) -> u32 {
@@ -61,6 +71,11 @@ impl Leash {
         }
     }
 
+    /// The attempt runs in a task that it shares with others.
+    pub(super) fn share(&mut self) {
+        self.is_shared = true;
+    }
+
     /// Tells the attempt to stop. One that does not even yield is given up after its grace:
     /// its slot is free, whatever it goes on doing.
     pub(super) fn stop(&self) {
@@ -83,12 +98,16 @@ impl Leash {
 
     /// Waits for the attempt no longer than this.
     fn give_up(&self, grace: Duration) {
-        let Some(task) = self.task.clone() else { return };
+        // One that waits for the record of its start has not begun, and will not.
+        if self.task.is_none() && !self.is_shared {
+            return;
+        }
+        let task = self.task.clone();
         let (key, inbox) = (self.key, self.inbox.clone());
         tokio::spawn(async move {
             tokio::time::sleep(grace).await;
-            if !task.is_finished() {
-                task.abort();
+            if task.as_ref().is_none_or(|task| !task.is_finished()) {
+                task.inspect(AbortHandle::abort);
                 let _ = inbox
                     .send(Message::Ended { key, result: Err(StepError::cancelled()) });
             }
@@ -131,6 +150,14 @@ mod tests {
             panic!("nothing was told");
         };
         assert_eq!((key.no, result.unwrap_err().class), (7, ErrorClass::Cancelled));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_shares_a_task_is_given_up_too() {
+        let (mut leash, mut told) = leash();
+        leash.share();
+        leash.stop_within(Duration::ZERO);
+        assert!(matches!(told.recv().await, Some(Message::Ended { .. })));
     }
 
     #[tokio::test]

@@ -38,10 +38,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc::UnboundedSender, oneshot, watch},
-    task::AbortHandle,
-};
+use tokio::sync::{mpsc::UnboundedSender, oneshot, watch};
 
 use self::{
     adopt::Adoption,
@@ -51,6 +48,7 @@ use self::{
     heart::Heard,
     owned::Owned,
     settle::Settled,
+    volley::Loose,
 };
 use crate::{
     Clock, Kinds, ProjectId, State, StepError,
@@ -111,7 +109,7 @@ pub(crate) enum Message {
     /// Attempts that shared a task ended.
     AllEnded { ended: Vec<(Key, Result<End, StepError>)> },
     /// An attempt that shared a task goes on in one of its own.
-    Apart { key: Key, task: AbortHandle },
+    Apart { key: Key, task: Loose },
     /// An attempt said something.
     Note { key: Key, generation: u32, note: Note },
     /// Outputs were read for a step (or for the project itself); `None`: too many bytes.

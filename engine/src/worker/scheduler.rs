@@ -135,7 +135,7 @@ pub(super) struct Scheduler {
     pub(super) looking: bool,
     pub(super) look_again: bool,
     pub(super) data_version: Option<(i64, u64)>,
-    inbox: UnboundedReceiver<Message>,
+    pub(super) inbox: UnboundedReceiver<Message>,
     progress: Map<Key, Timestamp>,
     fatal: Arc<watch::Sender<Option<StoreError>>>,
     shutdown: Vec<oneshot::Sender<()>>,
@@ -253,6 +253,7 @@ impl Scheduler {
         let result = self.work().await;
         // Attempts end with the worker: their results could not be recorded.
         self.abort_attempts();
+        let _unread = self.unread();
         self.tasks.shutdown().await;
         if let Err(error) = result {
             tracing::error!(%error, "the worker has stopped");
@@ -312,8 +313,8 @@ impl Scheduler {
             self.adopt_waiting();
             self.tick();
             self.start_steps();
-            self.settle_line();
             self.offer_steps();
+            self.settle_line();
             self.claim_offers();
             self.poll_letters();
             self.fire();
@@ -403,7 +404,7 @@ impl Scheduler {
             Message::AllEnded { ended } => {
                 ended.into_iter().for_each(|(key, result)| self.ended(key, result));
             }
-            Message::Apart { key, task } => self.apart(key, task),
+            Message::Apart { key, task } => self.apart(key, task.take()),
             Message::Note { key, generation, note } => {
                 self.note(key, generation, note);
             }

@@ -238,7 +238,10 @@ impl Scheduler {
         let (soft, hard) = owned.run.limits(no);
         let inbox = self.inbox_sender.clone();
         let generation = view.generation;
+        let pace = self.volleys.pace(owned.run.step(no).kind());
+        let heard = Arc::clone(&pace);
         let notes = Box::new(move |note| {
+            heard.spoke();
             let _ = inbox.send(Message::Note { key, generation, note });
         });
         let context = Context::new(Inner {
@@ -273,14 +276,16 @@ impl Scheduler {
             ground: Ground::of(&owned.run, no),
             config: Arc::clone(&self.config),
             inbox: self.inbox_sender.clone(),
-            pace: self.volleys.pace(owned.run.step(no).kind()),
+            pace,
         };
-        let Some(attempt) = self.volleys.take(attempt) else { return };
-        let task = attempt.start();
+        let task = self.volleys.take(attempt).map(Attempt::start);
         if let Some(owned) = self.projects.get_mut(&project)
             && let Some(running) = owned.running.get_mut(&no)
         {
-            running.hold(task);
+            match task {
+                Some(task) => running.hold(task),
+                None => running.share(),
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc::UnboundedSender, time::Instant};
+use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle, time::Instant};
 
 use super::{
     Message,
@@ -45,6 +45,11 @@ impl Pace {
         self.0.load(Ordering::Relaxed) >= TRUSTED
     }
 
+    /// An attempt has said something: its kind is not one of those that only end.
+    pub(super) fn spoke(&self) {
+        self.note(false);
+    }
+
     fn note(&self, at_once: bool) {
         let seen = if at_once { self.0.load(Ordering::Relaxed) } else { 0 };
         self.0.store(
@@ -67,6 +72,24 @@ impl Pace {
             turn
         })
         .await
+    }
+}
+
+/// A task that ends with this, unless somebody has taken it: nobody would hold it else.
+#[derive(Debug)]
+pub(crate) struct Loose(Option<AbortHandle>);
+
+impl Loose {
+    pub(super) fn take(mut self) -> Option<AbortHandle> {
+        self.0.take()
+    }
+}
+
+impl Drop for Loose {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 
@@ -102,7 +125,8 @@ impl Volleys {
         }
     }
 
-    /// Takes an attempt that will end at once; gives it back where that is not likely.
+    /// Takes an attempt that will end at once; gives it back where that is not likely. Its
+    /// leash must know that it has no task.
     pub(super) fn take(&mut self, attempt: Attempt) -> Option<Attempt> {
         if !attempt.pace.is_quick() {
             return Some(attempt);
@@ -137,26 +161,36 @@ impl Scheduler {
         }
         while let Some((since, volley)) = self.volleys.under_way.front() {
             let mut held = lock(volley);
-            if held.waiting.is_empty() {
-                drop(held);
-                self.volleys.under_way.pop_front();
-            } else if since.elapsed() >= PATIENCE {
-                let Volley { waiting, ended } = std::mem::take(&mut *held);
-                drop(held);
-                self.volleys.under_way.pop_front();
-                let _ = self.inbox_sender.send(Message::AllEnded { ended });
-                for attempt in waiting {
-                    let key = attempt.key;
-                    self.apart(key, attempt.start());
-                }
-            } else {
+            let over = held.waiting.is_empty() && held.ended.is_empty();
+            if !over && since.elapsed() < PATIENCE {
                 return;
+            }
+            let Volley { waiting, mut ended } = std::mem::take(&mut *held);
+            drop(held);
+            self.volleys.under_way.pop_front();
+            for attempt in waiting {
+                let key = attempt.key;
+                match attempt.stop.is_cancelled() {
+                    true => ended.push((key, Err(StepError::not_started()))),
+                    false => self.apart(key, Some(attempt.start())),
+                }
+            }
+            if !ended.is_empty() {
+                let _ = self.inbox_sender.send(Message::AllEnded { ended });
             }
         }
     }
 
+    /// What nobody will read any more: an attempt that went apart ends with it at once, and
+    /// whoever waits for an answer hears last that there is none.
+    pub(super) fn unread(&mut self) -> Vec<Message> {
+        let unread = std::iter::from_fn(|| self.inbox.try_recv().ok());
+        unread.filter(|message| !matches!(message, Message::Apart { .. })).collect()
+    }
+
     /// An attempt runs in a task of its own after all.
-    pub(super) fn apart(&mut self, key: Key, task: tokio::task::AbortHandle) {
+    pub(super) fn apart(&mut self, key: Key, task: Option<AbortHandle>) {
+        let Some(task) = task else { return };
         let leash = self
             .projects
             .get_mut(&key.project)
@@ -179,7 +213,8 @@ async fn run(volley: Shared, inbox: UnboundedSender<Message>) {
             lock(&volley).ended.push((key, Err(StepError::not_started())));
             continue;
         }
-        let mut work = Box::pin(async move { pace.watch(attempt.run()).await });
+        let watched = Arc::clone(&pace);
+        let mut work = Box::pin(async move { watched.watch(attempt.run()).await });
         match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
             Poll::Ready(result) => lock(&volley).ended.push((key, result)),
             Poll::Pending => {
@@ -188,8 +223,16 @@ async fn run(volley: Shared, inbox: UnboundedSender<Message>) {
                     let result = work.await;
                     let _ = told.send(Message::Ended { key, result });
                 });
-                let _ = inbox.send(Message::Apart { key, task: task.abort_handle() });
+                // Where nobody hears of it, it ends here.
+                let task = Loose(Some(task.abort_handle()));
+                let _ = inbox.send(Message::Apart { key, task });
             }
+        }
+        if !pace.is_quick() {
+            // It waits, was slow, or has said something: whatever it woke stands in the slot
+            // of this thread that no other thread takes from, and must not wait there behind
+            // an attempt that blocks.
+            tokio::task::yield_now().await;
         }
     }
     let ended = std::mem::take(&mut lock(&volley).ended);
@@ -213,5 +256,12 @@ mod tests {
         assert!(pace.is_quick());
         pace.watch(tokio::task::yield_now()).await;
         assert!(!pace.is_quick());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_nobody_has_taken_ends() {
+        let task = tokio::spawn(std::future::pending::<()>());
+        drop(Loose(Some(task.abort_handle())));
+        assert!(task.await.unwrap_err().is_cancelled());
     }
 }

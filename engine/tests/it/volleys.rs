@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
-    backend::on_both,
+    backend::{Backend, on_both},
     stage::{Stage, ended},
 };
 
@@ -33,7 +33,69 @@ async fn learn(engine: &Engine) {
     assert_eq!(ended(&project).await.state.as_str(), "succeeded");
 }
 
+/// Runs a fan-out of which one attempt blocks its thread until `others` steps have ended in
+/// the eyes of the engine, and one may speak first.
+async fn one_blocks(backend: Backend, blocker: usize, others: usize, speaker: usize) {
+    let stage = Stage::on(backend);
+    let begun = Arc::new(AtomicUsize::new(0));
+    let over = Arc::new((Mutex::new(false), Condvar::new()));
+    let (first, told) = (Arc::clone(&begun), Arc::clone(&over));
+    let quick = handler_fn("quick", move |ctx: Context, _: Value| {
+        let number = first.fetch_add(1, Ordering::SeqCst).wrapping_sub(LEARNED);
+        let told = Arc::clone(&told);
+        async move {
+            if number == speaker {
+                ctx.log("here");
+            }
+            if number != blocker {
+                return Ok(());
+            }
+            let (over, changed) = &*told;
+            let limit = Duration::from_secs(20);
+            let over = over.lock().unwrap();
+            let (over, _) =
+                changed.wait_timeout_while(over, limit, |over| !*over).unwrap();
+            match *over {
+                true => Ok(()),
+                false => {
+                    Err(StepError::fail("kept_waiting", "the others have not ended"))
+                }
+            }
+        }
+    });
+    let builder = stage.builder().concurrency(STEPS);
+    let engine = builder.handler(quick).start().await.unwrap();
+    learn(&engine).await;
+    let project = engine.submit(fan_out(STEPS)).await.unwrap();
+    let seen = async {
+        loop {
+            let view = project.outline().await.unwrap();
+            let done = view.steps.iter().filter(|it| it.state.as_str() == "succeeded");
+            if done.count() >= others || view.state.is_terminal() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        *over.0.lock().unwrap() = true;
+        over.1.notify_all();
+    };
+    seen.await;
+    let view = ended(&project).await;
+    let errors: Vec<_> =
+        view.steps.iter().filter_map(|step| step.error.as_ref()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    engine.shutdown().await;
+}
+
 on_both! {
+    async fn results_of_those_before_one_that_blocks_are_recorded(backend) {
+        one_blocks(backend, STEPS - 1, STEPS - 1, usize::MAX / 2).await;
+    }
+
+    async fn one_that_speaks_before_one_that_blocks_does_not_stop_the_engine(backend) {
+        one_blocks(backend, 2, STEPS - 1, 1).await;
+    }
+
     async fn an_attempt_that_blocks_keeps_those_behind_it_for_a_moment_only(backend) {
         let stage = Stage::on(backend);
         let begun = Arc::new(AtomicUsize::new(0));
