@@ -13,7 +13,8 @@ use crate::{
     store::{NewSession, Pulse, StoreError},
 };
 
-/// So many projects that wait for an owner are told at a time, the most urgent first.
+/// So many projects that wait for an owner are told at a time, the most urgent first: the
+/// `limit` of `look` and of the pulse, in the statements.
 const MOST_TOLD: usize = 256;
 /// A project with nothing to do for so long is given back.
 const IDLE: Duration = Duration::from_secs(30);
