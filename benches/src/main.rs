@@ -38,6 +38,8 @@ type Anything = Box<dyn std::error::Error + Send + Sync>;
 
 /// The output of every step: 100 bytes of JSON.
 const OUTPUT: usize = 98;
+/// How long a worker may take to look at what waits.
+const SETTLING: Duration = Duration::from_secs(5);
 /// So many projects are submitted at once.
 const SUBMITTERS: usize = 64;
 
@@ -123,6 +125,9 @@ struct Throughput {
     /// So many finished steps are stored before.
     #[arg(long, default_value_t = 0)]
     stored: usize,
+    /// So many steps of small projects wait meanwhile, in a queue that is paused.
+    #[arg(long, default_value_t = 0)]
+    waiting: usize,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -246,7 +251,13 @@ async fn throughput(args: &Throughput) -> Result<Figures, Anything> {
         drop(floor);
         let place = Place::fresh(args.store)?;
         fill(&place, args.stored, args.concurrency).await?;
+        wait(&place, args.waiting, args.concurrency).await?;
+        count::forget_peak()?;
         let engine = place.engine(args.concurrency).await?;
+        if args.waiting > 0 {
+            // What it takes of them it holds then.
+            tokio::time::sleep(SETTLING).await;
+        }
         let before = count::cpu()?;
         let took = run(&engine, &documents).await?;
         cpu.push((count::cpu()? - before).as_secs_f64() * 1e6 / steps as f64);
@@ -308,6 +319,37 @@ pub(crate) async fn fill(
         let steps = left.min(50_000);
         run(&engine, &Shape::Fanout.documents(steps)?).await?;
         left -= steps;
+    }
+    engine.shutdown().await;
+    Ok(())
+}
+
+/// Projects that wait in a paused queue.
+async fn wait(
+    place: &Place,
+    waiting: usize,
+    concurrency: usize,
+) -> Result<(), Anything> {
+    if waiting == 0 {
+        return Ok(());
+    }
+    let engine = place.engine(concurrency).await?;
+    engine.pause_queue("later", None).await?;
+    let mut submissions = JoinSet::new();
+    for mut document in Shape::Projects.documents(waiting)? {
+        for task in &mut document.document_mut().tasks {
+            task.treatment.queue = Some("later".to_owned());
+        }
+        if submissions.len() >= SUBMITTERS
+            && let Some(submitted) = submissions.join_next().await
+        {
+            submitted??;
+        }
+        let engine = engine.clone();
+        submissions.spawn(async move { engine.submit(document).await.map(drop) });
+    }
+    while let Some(submitted) = submissions.join_next().await {
+        submitted??;
     }
     engine.shutdown().await;
     Ok(())

@@ -39,9 +39,9 @@ impl Engine {
             Some(key) => ProjectId::from_key(key),
             None => ProjectId::fresh(),
         };
-        // Where others may take it, only what finds free slots here soon.
+        // Only what finds free slots here soon; the rest waits, for this worker or others.
         let worker = self.inner().worker.as_ref();
-        let own = worker.filter(|worker| !self.inner().spreads || worker.has_room());
+        let own = worker.filter(|worker| worker.has_room());
         let project = Arc::new(NewProject {
             id,
             name: compiled.name,

@@ -65,18 +65,23 @@ impl Part {
         self.facts.split_at(self.inserts.min(self.facts.len()))
     }
 
-    /// The one step of which the part records the first row, where it does no more than
-    /// that, or also ends its project.
-    pub fn lone_fact(&self) -> Option<&Fact> {
-        let [fact] = &*self.facts else { return None };
-        let alone = self.inserts == 1
-            && self.attempts.is_empty()
+    /// Whether the part records first rows of steps, lines of history and the row of its
+    /// project, and nothing else: what commits of successes do.
+    pub fn has_only_firsts(&self) -> bool {
+        self.inserts >= self.facts.len()
             && !self.records.is_empty()
+            && self.attempts.is_empty()
             && self.mail.is_empty()
             && !self.spills()
-            && fact.body.is_none()
-            && fact.output.as_ref().is_none_or(|it| it.get().len() <= INLINE_OUTPUT);
-        alone.then_some(fact)
+            && self.is_small()
+    }
+
+    /// Whether all outputs stand in the rows of their steps, and none brings a body.
+    pub fn is_small(&self) -> bool {
+        let is_small = |output: &RawValue| output.get().len() <= INLINE_OUTPUT;
+        self.facts.iter().all(|fact| {
+            fact.body.is_none() && fact.output.as_deref().is_none_or(is_small)
+        })
     }
 
     /// Whether the part touches claims.

@@ -20,9 +20,10 @@ use crate::{
 const ADOPTIONS_AT_ONCE: usize = 16;
 /// A session of many holds at most so many projects; the others are for the others.
 const MOST_PROJECTS: usize = 256;
-/// So many with those that do nothing here, or when nobody else is there.
+/// So many with those that do nothing here, or when nobody else is there: what waits beyond
+/// costs no memory.
 const MOST_HELD: usize = 4_096;
-/// A worker that holds so many steps takes no further project.
+/// A worker that holds so many steps takes no further project, while any of them can start.
 const MOST_NODES: usize = 1_000_000;
 /// What could not be loaded is tried again so much later: by a newer program, perhaps.
 const LATER: Duration = Duration::from_secs(60);
@@ -63,10 +64,9 @@ impl Scheduler {
         }
         // More of them wait than were told: they need not wait for the next beat.
         if self.candidates.is_empty()
-            && let Some(vitals) = &self.vitals
             && self.more_candidates.take_if(|taken| *taken).is_some()
         {
-            vitals.beat_soon();
+            self.look(true);
         }
     }
 
@@ -90,14 +90,16 @@ impl Scheduler {
         self.config.all || self.wanted.contains(&project) || (alone && fresh)
     }
 
-    /// Whether more projects would find free slots soon. One process alone takes all.
+    /// Whether more projects would find free slots soon.
     pub(super) fn has_room(&self) -> bool {
-        if !self.config.store.is_shared() {
+        // Who executes what it is asked for has no choice.
+        if !self.config.all {
             return true;
         }
         let held = self.projects.len() + self.adopting.len();
         if held >= MOST_HELD || self.nodes >= MOST_NODES {
-            return false;
+            // Where nothing of it can start, as in a paused queue, it is in nobody's way.
+            return self.free > 0 && !self.line.may_start();
         }
         // Nobody else would take it sooner, and who comes later is given whole projects.
         if self.others.is_empty() {
@@ -116,12 +118,13 @@ impl Scheduler {
 
     /// Whether a project is more urgent than something that waits here.
     fn outranks(&self, candidate: &Adoptable) -> bool {
+        let most = match self.others.is_empty() {
+            true => MOST_HELD + MOST_PROJECTS,
+            false => MOST_PROJECTS,
+        };
         self.adopting.is_empty()
-            && self.projects.len() < MOST_PROJECTS
-            && self.line.projects().any(|project| {
-                let owned = self.projects.get(project);
-                owned.is_some_and(|owned| owned.row.priority < candidate.priority)
-            })
+            && self.projects.len() < most
+            && self.line.lowest().is_some_and(|lowest| lowest < candidate.priority)
     }
 
     /// Takes a project over: restores it, settles what the process before left running.

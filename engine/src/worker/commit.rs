@@ -165,9 +165,21 @@ impl Scheduler {
         let session = self.session;
         let mut parts = Vec::with_capacity(self.dirty.len());
         for project in std::mem::take(&mut self.dirty) {
-            if let Some(owned) = self.projects.get_mut(&project) {
-                parts.push(owned.take_part(session));
+            let Some(owned) = self.projects.get_mut(&project) else { continue };
+            if !self.draining && owned.has_only_brief_starts() {
+                self.dirty.insert(project);
+                continue;
             }
+            parts.push(owned.take_part(session, self.draining));
+            if !owned.pending.is_empty() {
+                self.dirty.insert(project);
+            }
+        }
+        if parts.is_empty() && self.logs.is_empty() {
+            // Results, or their lateness, will call again.
+            self.flush_at = None;
+            self.urgent = false;
+            return;
         }
         self.in_flight = (
             std::mem::take(&mut self.uncommitted),

@@ -27,6 +27,8 @@ pub(super) struct Leash {
     has_ended: bool,
     /// Whether the attempt is under way in a task that it shares.
     is_shared: bool,
+    /// Whether it takes longer than it was thought to.
+    is_late: bool,
 }
 
 impl Leash {
@@ -41,6 +43,7 @@ impl Leash {
             is_cut: false,
             has_ended: false,
             is_shared: false,
+            is_late: false,
         }
     }
 
@@ -74,6 +77,16 @@ impl Leash {
     /// The attempt runs in a task that it shares with others.
     pub(super) fn share(&mut self) {
         self.is_shared = true;
+    }
+
+    /// The attempt takes longer than one that ends at once.
+    pub(super) fn late(&mut self) {
+        self.is_late = true;
+    }
+
+    /// Whether the attempt will have ended before anybody can ask for it.
+    pub(super) fn is_brief(&self) -> bool {
+        self.is_shared && self.task.is_none() && !self.is_late
     }
 
     /// Tells the attempt to stop. One that does not even yield is given up after its grace:

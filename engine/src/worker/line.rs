@@ -5,10 +5,12 @@ use std::{cmp::Reverse, collections::BTreeSet};
 use super::{owned::Owned, scheduler::Scheduler};
 use crate::{ProjectId, map::Map};
 
-/// Priority of project and step, then the fewest running steps, then the least service so
-/// far, then the longest path. The greatest comes first.
-pub(super) type Rank =
-    ((i32, i32), Reverse<u32>, Reverse<u64>, u32, Reverse<ProjectId>);
+/// The priorities of a project and of its next step.
+pub(super) type Priority = (i32, i32);
+
+/// Priority, then the fewest running steps, then the least service so far, then the longest
+/// path. The greatest comes first.
+pub(super) type Rank = (Priority, Reverse<u32>, Reverse<u64>, u32, Reverse<ProjectId>);
 
 /// The projects with steps that wait for a slot.
 #[derive(Debug, Default)]
@@ -37,9 +39,9 @@ impl Line {
         }
     }
 
-    /// All, those that may start nothing now included.
-    pub(super) fn projects(&self) -> impl Iterator<Item = &ProjectId> {
-        self.places.keys()
+    /// The lowest priority of a project that may start something.
+    pub(super) fn lowest(&self) -> Option<i32> {
+        self.order.first().map(|(rank, _)| rank.0.0)
     }
 
     /// Whether nobody waits, not even of those that may start nothing now.
@@ -64,14 +66,23 @@ impl Line {
 
 impl Scheduler {
     /// Chooses the project whose next step starts.
-    pub(super) fn choose(&mut self) -> Option<ProjectId> {
+    pub(super) fn choose(&mut self) -> Option<(Priority, ProjectId)> {
         loop {
             self.settle_line();
             let (rank, project) = *self.line.order.last()?;
             if self.place_now(project) == Some(rank) {
-                return Some(project);
+                return Some((rank.0, project));
             }
         }
+    }
+
+    /// Whether a project has one more step of this priority that may start.
+    pub(super) fn has_next(&mut self, priority: Priority, project: ProjectId) -> bool {
+        self.projects.get_mut(&project).is_some_and(|owned| {
+            let next = owned.queue.peek(&owned.run).map(|(own, _)| own);
+            next.map(|own| (owned.row.priority, own)) == Some(priority)
+                && owned.may_start()
+        })
     }
 
     /// Looks at those again that could start nothing: what held them may have passed.

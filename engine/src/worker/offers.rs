@@ -138,7 +138,7 @@ impl Scheduler {
         let now = self.config.clock.now();
         while out < hunger.saturating_mul(WINDOW)
             && self.may_record()
-            && let Some(project) = self.choose()
+            && let Some((_, project)) = self.choose()
             && let Some(owned) = self.projects.get_mut(&project)
             && let Some(no) = owned.queue.pop(&owned.run)
         {

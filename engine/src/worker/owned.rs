@@ -165,6 +165,18 @@ impl Pending {
             && self.stop_claims.is_empty()
     }
 
+    /// Whether it holds facts and history of steps only.
+    fn is_nothing_but_steps(&self) -> bool {
+        self.attempts.is_empty()
+            && self.mail.is_empty()
+            && self.consumed.is_empty()
+            && self.offers.is_empty()
+            && self.withdraw.is_empty()
+            && self.stop_claims.is_empty()
+            && self.output.is_none()
+            && self.reason.is_none()
+    }
+
     /// How many letters it consumes.
     pub(super) fn letters(&self) -> usize {
         self.mail.len() + self.consumed.len()
@@ -394,10 +406,51 @@ impl Owned {
         self.pending.reason = reason;
     }
 
+    /// Whether a fact is only the first start of an attempt that ends at once.
+    fn is_brief(&self, fact: &Fact) -> bool {
+        fact.state == StepState::Running
+            && !is_stored(&self.stored, fact.no)
+            && self.running.get(&fact.no).is_some_and(Leash::is_brief)
+    }
+
+    /// Whether nothing waits to be written but starts of attempts that end at once: their
+    /// results will be written instead.
+    pub(super) fn has_only_brief_starts(&self) -> bool {
+        let Pending { facts, records, carry, .. } = &self.pending;
+        let starts = |record: &Record| {
+            matches!(record.kind, RecordKind::StepStarted | RecordKind::ProjectStarted)
+        };
+        !facts.is_empty()
+            && records.len() <= facts.len() + 1
+            && self.pending.is_nothing_but_steps()
+            && (carry.ready.is_empty()
+                && carry.launch.is_empty()
+                && carry.stop.is_empty())
+            && facts.iter().all(|fact| self.is_brief(fact))
+            && records.iter().all(starts)
+    }
+
+    /// Leaves starts of attempts that end at once for the next part: each would be a row that
+    /// is written twice. The history tells them in their order all the same.
+    fn hold_back(&mut self, pending: &mut Pending) {
+        let held: Vec<Fact> =
+            pending.facts.extract_if(.., |fact| self.is_brief(fact)).collect();
+        if held.is_empty() {
+            return;
+        }
+        for (place, fact) in (1..).zip(&held) {
+            self.places[fact.no as usize] = place;
+        }
+        self.pending.facts = held;
+    }
+
     /// Takes the part for a commit; what follows it is kept until the commit ends.
-    pub(super) fn take_part(&mut self, session: SessionId) -> Part {
+    pub(super) fn take_part(&mut self, session: SessionId, all: bool) -> Part {
         let mut pending = std::mem::take(&mut self.pending);
         pending.facts.iter().for_each(|fact| self.places[fact.no as usize] = 0);
+        if !all {
+            self.hold_back(&mut pending);
+        }
         // The next part is likely to be of the same size.
         self.pending.facts.reserve(pending.facts.len());
         self.pending.records.reserve(pending.records.len());

@@ -187,6 +187,15 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Somebody says that there is something new: where there is room for it, that cannot
+    /// wait for the next look.
+    pub(super) fn look_for_new(&mut self) {
+        match self.vitals.is_some() || self.has_room() {
+            true => self.look(true),
+            false => self.look_again = true,
+        }
+    }
+
     /// Looks whether anybody has written; on a shared database the heart does.
     pub(super) fn look(&mut self, force: bool) {
         if let Some(vitals) = &self.vitals {
@@ -199,6 +208,7 @@ impl Scheduler {
             self.look_again |= force;
             return;
         }
+        let force = std::mem::take(&mut self.look_again) || force;
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
         let (session, last) = (self.session, self.data_version);
         self.tasks.spawn(async move {
@@ -224,7 +234,7 @@ impl Scheduler {
             }
             Err(error) => tracing::warn!(%error, "the database could not be looked at"),
         }
-        if std::mem::take(&mut self.look_again) {
+        if self.look_again && self.has_room() {
             self.look(true);
         }
     }

@@ -422,7 +422,7 @@ impl Scheduler {
             Message::Delivered { refused } => self.delivered(refused),
             Message::Reaped => self.reaping = false,
             Message::Reborn { result } => self.reborn(result)?,
-            Message::Look => self.look(true),
+            Message::Look => self.look_for_new(),
             Message::Unread { project } => self.begin_adoption(project, None),
             Message::Abort { reply } => {
                 self.shutdown.push(reply);

@@ -23,6 +23,10 @@ use crate::{
 /// From how many crashes on a step is a suspect: it starts alone, after a durable record.
 const SUSPECT: u32 = 2;
 
+/// So many steps that end at once a project starts in a row, before it is the turn of others
+/// of its priority.
+const TURN: usize = 32;
+
 /// A step whose inputs come to more bytes is not started: its worker would not survive it.
 pub(super) const MOST_INPUT: usize = 512 * 1024 * 1024;
 
@@ -76,25 +80,43 @@ impl Scheduler {
                 self.prepare(project, no);
             }
         }
-        let most_fetches = self.config.concurrency.max(1) * 2;
         self.look_at_held();
-        while self.free > 0 && self.fetches < most_fetches && self.may_record() {
-            let Some(project) = self.choose() else { return };
-            let Some(owned) = self.projects.get_mut(&project) else { return };
-            let Some(no) = owned.queue.pop(&owned.run) else { return };
-            if is_held(self.held_queues.as_ref(), &owned.run.policy(no).queue) {
-                owned.push_foreign(no);
-                self.place(project);
-                continue;
+        while self.has_slot()
+            && let Some((priority, project)) = self.choose()
+        {
+            // What ends at once holds no slot, so it takes none from others; a few in a row
+            // are written together.
+            for _ in 0..TURN {
+                let at_once = self.start_next(project);
+                if !at_once || !self.has_slot() || !self.has_next(priority, project) {
+                    break;
+                }
             }
-            if owned.run.view(no).crashes >= SUSPECT && self.suspect.is_some() {
-                self.held_suspects.push((project, no));
-                self.place(project);
-                continue;
-            }
-            self.prepare(project, no);
             self.place(project);
         }
+    }
+
+    /// Whether one more step may start.
+    fn has_slot(&self) -> bool {
+        let most_fetches = self.config.concurrency.max(1) * 2;
+        self.free > 0 && self.fetches < most_fetches && self.may_record()
+    }
+
+    /// Starts the next step of a project; tells whether it will end at once.
+    fn start_next(&mut self, project: ProjectId) -> bool {
+        let Some(owned) = self.projects.get_mut(&project) else { return false };
+        let Some(no) = owned.queue.pop(&owned.run) else { return false };
+        if is_held(self.held_queues.as_ref(), &owned.run.policy(no).queue) {
+            owned.push_foreign(no);
+            return false;
+        }
+        if owned.run.view(no).crashes >= SUSPECT && self.suspect.is_some() {
+            self.held_suspects.push((project, no));
+            return false;
+        }
+        let gathered = self.volleys.gathered();
+        self.prepare(project, no);
+        self.volleys.gathered() > gathered
     }
 
     /// The suspect has ended: the next one may start.

@@ -23,6 +23,7 @@ use super::{
     Message,
     attempt::{Attempt, Key},
     grow::End,
+    leash::Leash,
     scheduler::Scheduler,
 };
 use crate::{StepError, map::Map};
@@ -97,6 +98,8 @@ impl Drop for Loose {
 #[derive(Debug, Default)]
 struct Volley {
     waiting: VecDeque<Attempt>,
+    /// The one that has its turn.
+    current: Option<Key>,
     ended: Vec<(Key, Result<End, StepError>)>,
 }
 
@@ -135,6 +138,11 @@ impl Volleys {
         None
     }
 
+    /// How many attempts are gathered for the next volleys.
+    pub(super) fn gathered(&self) -> usize {
+        self.next.len()
+    }
+
     /// When somebody has waited for too long.
     pub(super) fn patience_ends(&self) -> Option<Instant> {
         self.under_way.front().map(|(since, _)| *since + PATIENCE)
@@ -155,19 +163,26 @@ impl Scheduler {
         while !self.volleys.next.is_empty() {
             let most = self.volleys.next.len().min(LARGEST);
             let waiting: VecDeque<Attempt> = self.volleys.next.drain(..most).collect();
-            let volley = Arc::new(Mutex::new(Volley { waiting, ended: vec![] }));
+            let volley = Arc::new(Mutex::new(Volley { waiting, ..Volley::default() }));
             self.volleys.under_way.push_back((Instant::now(), Arc::clone(&volley)));
             tokio::spawn(run(volley, self.inbox_sender.clone()));
         }
         while let Some((since, volley)) = self.volleys.under_way.front() {
             let mut held = lock(volley);
-            let over = held.waiting.is_empty() && held.ended.is_empty();
+            let over = held.waiting.is_empty()
+                && held.current.is_none()
+                && held.ended.is_empty();
             if !over && since.elapsed() < PATIENCE {
                 return;
             }
-            let Volley { waiting, mut ended } = std::mem::take(&mut *held);
+            let Volley { waiting, current, mut ended } = std::mem::take(&mut *held);
             drop(held);
             self.volleys.under_way.pop_front();
+            if let Some(leash) = current.and_then(|key| self.leash_of(key)) {
+                leash.late();
+                // Its start was held back until now.
+                self.flush_soon();
+            }
             for attempt in waiting {
                 let key = attempt.key;
                 match attempt.stop.is_cancelled() {
@@ -191,22 +206,32 @@ impl Scheduler {
     /// An attempt runs in a task of its own after all.
     pub(super) fn apart(&mut self, key: Key, task: Option<AbortHandle>) {
         let Some(task) = task else { return };
-        let leash = self
-            .projects
-            .get_mut(&key.project)
-            .and_then(|owned| owned.running.get_mut(&key.no))
-            .filter(|leash| leash.attempt() == key.attempt);
-        match leash {
+        match self.leash_of(key) {
             Some(leash) => leash.hold(task),
             None => task.abort(),
         }
+        // Its start was held back until now.
+        self.flush_soon();
+    }
+
+    fn leash_of(&mut self, key: Key) -> Option<&mut Leash> {
+        self.projects
+            .get_mut(&key.project)
+            .and_then(|owned| owned.running.get_mut(&key.no))
+            .filter(|leash| leash.attempt() == key.attempt)
     }
 }
 
 /// Gives each attempt its turn.
 async fn run(volley: Shared, inbox: UnboundedSender<Message>) {
     loop {
-        let Some(attempt) = lock(&volley).waiting.pop_front() else { break };
+        let next = {
+            let mut volley = lock(&volley);
+            let next = volley.waiting.pop_front();
+            volley.current = next.as_ref().map(|attempt| attempt.key);
+            next
+        };
+        let Some(attempt) = next else { break };
         let (key, pace) = (attempt.key, Arc::clone(&attempt.pace));
         if attempt.stop.is_cancelled() {
             // Its leash is gone, or it was cancelled before its effect began.

@@ -118,12 +118,15 @@ pub(crate) enum Shape {
     Last,
     /// The first rows of several.
     First,
+    /// The same beside another project.
+    Many,
     /// With later rows.
     Full,
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 4] = [Self::Lone, Self::Last, Self::First, Self::Full];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Lone, Self::Last, Self::First, Self::Many, Self::Full];
 }
 
 /// A part in one of the shapes, with an event.
@@ -137,13 +140,13 @@ pub(crate) fn shaped(shape: Shape, mut part: Part) -> Part {
         until: None,
         progress: None,
     }];
-    if let Shape::First = shape {
+    if let Shape::First | Shape::Many = shape {
         part.facts.push(Fact { no: 1, ..part.facts[0].clone() });
     }
-    if let Shape::Last | Shape::First = shape {
+    if let Shape::Last | Shape::First | Shape::Many = shape {
         part.output = Some(raw("2"));
     }
-    if let Shape::Lone | Shape::Last | Shape::First = shape {
+    if !matches!(shape, Shape::Full) {
         part.inserts = part.facts.len();
     }
     part

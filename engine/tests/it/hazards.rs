@@ -11,10 +11,13 @@ use dandori::{
         Reopening,
     },
 };
-use sqlx::{Executor as _, PgPool, Row as _, postgres::PgPoolOptions};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Executor as _, PgPool, Row as _, SqliteConnection,
+    postgres::PgPoolOptions,
+};
 
 use crate::{
-    backend::{fresh, on_both},
+    backend::{Backend, Database, fresh, on_both},
     cluster::Cluster,
     fixture::*,
 };
@@ -128,7 +131,9 @@ on_both! {
         let other_epoch = adopt(&store, session, other).await;
         let unheard = Offer { attempt: 0, ..offer(0) };
         let mut wrong = part(id, session, epoch, "1");
-        wrong.facts[0].generation = 0;
+        // Two first rows of one step.
+        wrong.facts.push(wrong.facts[0].clone());
+        wrong.inserts = 2;
         let bad = [
             // The facts are written when the offer is refused.
             Part { offers: vec![unheard], ..part(id, session, epoch, "1") },
@@ -155,6 +160,32 @@ on_both! {
         }
         assert!(commit(&store, part(id, session, epoch, "1")).await.lost.is_empty());
         submit(&store).await;
+    }
+
+    async fn a_plan_that_somebody_removed_is_sent_again(backend) {
+        let database = Database::fresh(backend);
+        let store = database.open().await;
+        submit(&store).await;
+        let text = "delete from events; delete from project_data; delete from projects;
+            delete from plan_kinds; delete from plans";
+        match backend {
+            Backend::Sqlite => {
+                let url = format!("sqlite:{}", database.place);
+                let mut connection = SqliteConnection::connect(&url).await.unwrap();
+                connection.execute("pragma foreign_keys = off").await.unwrap();
+                connection.execute(text).await.unwrap();
+            }
+            _ => {
+                let (url, schema) = database.place.split_once("schema=").unwrap();
+                let url = url.trim_end_matches(['?', '&']);
+                let pool = PgPool::connect(url).await.unwrap();
+                let text = format!("set search_path to {schema}; {text}");
+                pool.execute(AssertSqlSafe(text)).await.unwrap();
+            }
+        }
+        let id = submit(&store).await;
+        assert!(store.plan(project().plan_hash).await.unwrap().is_some());
+        assert!(store.project(id).await.unwrap().is_some());
     }
 
     async fn every_verb_ends_whole_though_its_caller_is_gone(backend) {

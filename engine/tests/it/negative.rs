@@ -56,6 +56,7 @@ const CAUGHT: &[(&str, &str, Test)] = caught! {
     "a lone commit of an older epoch counts" => only_the_owner_of_this_epoch_writes,
     "a lone commit counts twice" => only_the_owner_of_this_epoch_writes,
     "a lone fact of a lost project is written" => only_the_owner_of_this_epoch_writes,
+    "first facts of a lost project are written" => only_the_owner_of_this_epoch_writes,
     "later facts of a lost project are written" => only_the_owner_of_this_epoch_writes,
     "facts of a lost project are written" => only_the_owner_of_this_epoch_writes,
 };

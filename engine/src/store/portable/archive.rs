@@ -15,7 +15,7 @@ use super::{
 use crate::{
     ProjectId,
     plan::{Action, Plan, StepNo},
-    run::Run,
+    run::{Run, StepState},
     store::{
         Statements, StoreError, StoreErrorKind, StoredProject,
         archive::{
@@ -185,8 +185,8 @@ fn events(rows: &[ArchivedRow], mut last: i64) -> Result<i64, StoreError> {
     Ok(last)
 }
 
-/// Whether what its steps became fits below the numbers that are taken: before anything is
-/// made of it.
+/// Whether what its steps became can have become of a step, and fits below the numbers that
+/// are taken: before anything is made of it.
 fn is_within(stored: &StoredProject, plan: &Plan) -> bool {
     let next_no = u64::from(stored.row.next_no);
     let body = |no: StepNo| match plan.len() > no {
@@ -198,6 +198,11 @@ fn is_within(stored: &StoredProject, plan: &Plan) -> bool {
         false => plan.longest_body(),
     };
     (stored.row.began_at.is_some() || stored.facts.is_empty())
+        && stored.row.state.is_terminal() == stored.row.finished_at.is_some()
+        && stored.facts.iter().all(|fact| {
+            let waits = fact.wait.is_some() && fact.until.is_some();
+            fact.generation >= 1 && (fact.state == StepState::Waiting) == waits
+        })
         && stored.facts.iter().all(|fact| {
             fact.expansion.is_none_or(|it| {
                 let each =

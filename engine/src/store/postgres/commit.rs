@@ -4,19 +4,22 @@
 //! statement 1.3 times; it is also out of reach of a `commit` that silently rolls back. Only
 //! what is rare (messages, claims, logs) brings a transaction around it.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use serde_json::value::RawValue;
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::{
+    Connection as _, PgConnection, Postgres, Row as _, postgres::PgArguments,
+    query::Query,
+};
 use uuid::Uuid;
 
-use super::{DEADLINE, PostgresStore, late, owned, rows::project_id, spill};
+use super::{DEADLINE, PostgresStore, owned, rows::project_id, spill};
 use crate::{
     ProjectId, Timestamp,
     run::{Fact, PastAttempt},
     store::{
         Committed, INLINE_OUTPUT, LogLine, Part, Statements, StoreError,
-        codec::encode_events,
+        codec::encode_events, statements::Commit,
     },
 };
 
@@ -37,19 +40,15 @@ impl PostgresStore {
     ) -> Result<Committed, StoreError> {
         let store = self.clone();
         owned(async move {
-            let mut committer = store.0.committer.lock().await;
             store.0.crashes.point("commit", false)?;
-            // Taken out: whatever goes wrong, the connection goes with it.
-            let mut connection = match committer.take() {
-                Some(connection) => connection,
-                None => store.connect().await?,
-            };
             let sql = store.sql();
-            let work = commit(&mut connection, sql, &parts, logs);
-            let committed = tokio::time::timeout(DEADLINE, work)
-                .await
-                .map_err(|_| late("the server did not answer in time"))??;
-            *committer = Some(connection);
+            let committed = store
+                .0
+                .committer
+                .within(DEADLINE, move |connection| {
+                    Box::pin(async move { commit(connection, sql, &parts, logs).await })
+                })
+                .await?;
             store.0.crashes.point("commit", true)?;
             Ok(committed)
         })
@@ -80,6 +79,15 @@ async fn commit(
     Ok(committed)
 }
 
+type Bound = Query<'static, Postgres, PgArguments>;
+
+/// The values of a column.
+macro_rules! column {
+    ($rows:expr, $row:pat => $value:expr) => {
+        $rows.iter().map(|$row| $value).collect::<Vec<_>>()
+    };
+}
+
 async fn write(
     connection: &mut PgConnection,
     sql: &'static Statements,
@@ -88,77 +96,17 @@ async fn write(
     let Some(session) = parts.first().map(|part| part.session.uuid()) else {
         return Ok(Committed::default());
     };
+    let texts = sql.commit.unwrap_or(Commit::POSTGRES);
     if let [part] = parts
-        && let Some(fact) = part.lone_fact()
+        && part.has_only_firsts()
     {
-        return write_lone(connection, sql, part, fact).await;
+        return write_one(connection, texts, part).await;
     }
-    let of = |part: &Part| part.project.uuid();
-    let fresh: Vec<(Uuid, &Fact)> = parts
-        .iter()
-        .flat_map(|part| part.fresh_and_known().0.iter().map(|fact| (of(part), fact)))
-        .collect();
-    let known: Vec<(Uuid, &Fact)> = parts
-        .iter()
-        .flat_map(|part| part.fresh_and_known().1.iter().map(|fact| (of(part), fact)))
-        .collect();
-    let large: Vec<(Uuid, &Fact, &RawValue)> = fresh
-        .iter()
-        .chain(&known)
-        .filter_map(|(project, fact)| {
-            let output = fact.output.as_deref().filter(|output| is_large(output))?;
-            Some((*project, *fact, output))
-        })
-        .collect();
-    let attempts: Vec<(Uuid, &PastAttempt)> = parts
-        .iter()
-        .flat_map(|part| part.attempts.iter().map(|attempt| (of(part), attempt)))
-        .collect();
-    let outputs: Vec<(Uuid, &RawValue)> = parts
-        .iter()
-        .filter_map(|part| Some((of(part), part.output.as_deref()?)))
-        .collect();
-    let grown: Vec<(Uuid, &Fact, &[u8])> = fresh
-        .iter()
-        .chain(&known)
-        .filter_map(|(project, fact)| {
-            Some((*project, *fact, &**fact.body.as_ref()?.bytes()))
-        })
-        .collect();
-    let plain =
-        known.is_empty() && large.is_empty() && attempts.is_empty() && grown.is_empty();
-    let events: Vec<&Part> =
-        parts.iter().filter(|part| !part.records.is_empty()).collect();
-
-    macro_rules! column {
-        ($rows:expr, $row:pat => $value:expr) => {
-            $rows.iter().map(|$row| $value).collect::<Vec<_>>()
-        };
-    }
-    macro_rules! bind_steps {
-        ($query:expr, $rows:expr) => {
-            $query
-                .bind(column!($rows, (project, _) => *project))
-                .bind(column!($rows, (_, fact) => i64::from(fact.no)))
-                .bind(column!($rows, (_, fact) => i64::from(fact.generation)))
-                .bind(column!($rows, (_, fact) => i64::from(fact.attempt)))
-                .bind(column!($rows, (_, fact) => i64::from(fact.failures)))
-                .bind(column!($rows, (_, fact) => i64::from(fact.crashes)))
-                .bind(column!($rows, (_, fact) => fact.state.as_str()))
-                .bind(column!($rows, (_, fact) => fact.at.as_micros()))
-                .bind(column!($rows, (_, fact) => micros(fact.began_at)))
-                .bind(column!($rows, (_, fact) => micros(fact.started_at)))
-                .bind(column!($rows, (_, fact) => fact.wait.map(|wait| wait.as_str())))
-                .bind(column!($rows, (_, fact) => micros(fact.until)))
-                .bind(column!($rows, (_, fact) => fact.expansion.map(|it| i64::from(it.first))))
-                .bind(column!($rows, (_, fact) => fact.expansion.map(|it| i64::from(it.items))))
-                .bind(column!($rows, (_, fact) => inline(fact)))
-                .bind(column!($rows, (_, fact) => large_size(fact)))
-                .bind(column!($rows, (_, fact) => fact.error.as_ref().map(json)))
-        };
-    }
-    let [_, _, first_rows, everything] = sql.commit.unwrap_or_default();
-    let query = sqlx::query(if plain { first_rows } else { everything })
+    let fresh = facts_of(parts, |part| part.fresh_and_known().0);
+    let known = facts_of(parts, |part| part.fresh_and_known().1);
+    let simple = known.is_empty()
+        && parts.iter().all(|part| part.attempts.is_empty() && part.is_small());
+    let query = sqlx::query(if simple { texts.many } else { texts.full })
         .bind(column!(parts, part => part.project.uuid()))
         .bind(column!(parts, part => part.epoch))
         .bind(column!(parts, part => part.from))
@@ -173,73 +121,59 @@ async fn write(
         .bind(column!(parts, part => part.letters()))
         .bind(column!(parts, part => part.writes))
         .bind(session)
-        .bind(column!(events, part => part.project.uuid()))
-        .bind(column!(events, part => part.from + 1))
-        .bind(column!(events, part => part.upto()))
-        .bind(column!(events, part => encode_events(&part.records)));
-    let query = bind_steps!(query, fresh)
-        .bind(column!(outputs, (project, _) => *project))
-        .bind(column!(outputs, (_, output) => bytes(output)));
-    let query = match plain {
+        .bind(column!(parts, part => events(part)))
+        .bind(column!(parts, part => part.output.as_deref().map(bytes)));
+    let query = bind_facts_of(query, &fresh);
+    let query = match simple {
         true => query,
-        false => bind_steps!(query, known)
-            .bind(column!(attempts, (project, _) => *project))
-            .bind(column!(attempts, (_, attempt) => i64::from(attempt.no)))
-            .bind(column!(attempts, (_, attempt) => i64::from(attempt.generation)))
-            .bind(column!(attempts, (_, attempt) => i64::from(attempt.attempt)))
-            .bind(column!(attempts, (_, attempt) => attempt.state.as_str()))
-            .bind(column!(attempts, (_, attempt) => micros(attempt.started_at)))
-            .bind(column!(attempts, (_, attempt) => attempt.finished_at.as_micros()))
-            .bind(column!(attempts, (_, attempt) => attempt.error.as_ref().map(json)))
-            .bind(
-                column!(attempts, (_, attempt) => attempt.output.as_deref().map(bytes)),
-            )
-            .bind(column!(large, (project, _, _) => *project))
-            .bind(column!(large, (_, fact, _) => i64::from(fact.no)))
-            .bind(column!(large, (_, fact, _) => i64::from(fact.generation)))
-            .bind(column!(large, (_, _, output) => bytes(output)))
-            .bind(column!(grown, (project, _, _) => *project))
-            .bind(column!(grown, (_, fact, _) => i64::from(fact.no)))
-            .bind(column!(grown, (_, _, body) => *body)),
+        false => bind_rest(bind_facts_of(query, &known), parts, &fresh, &known),
     };
     let mut mail = Vec::with_capacity(parts.len());
     for row in query.fetch_all(connection).await? {
         mail.push((project_id(&row, 0)?, row.try_get(1)?));
     }
-    let held: std::collections::HashSet<ProjectId> =
-        mail.iter().map(|(project, _)| *project).collect();
+    let held: HashSet<ProjectId> = mail.iter().map(|(project, _)| *project).collect();
     let lost = parts.iter().map(|part| part.project).filter(|id| !held.contains(id));
     Ok(Committed { lost: lost.collect(), mail, withdrawn: vec![] })
 }
 
-/// The commit of one project that holds the first row of one step.
-async fn write_lone(
-    connection: &mut PgConnection,
-    sql: &'static Statements,
-    part: &Part,
-    fact: &Fact,
-) -> Result<Committed, StoreError> {
-    let [lone, last, ..] = sql.commit.unwrap_or_default();
-    let header = &part.header;
-    let output = part.output.as_deref().map(bytes);
-    let query = sqlx::query(if output.is_some() { last } else { lone })
-        .bind(part.project.uuid())
-        .bind(part.epoch)
-        .bind(part.from)
-        .bind(part.upto())
-        .bind(header.state.as_str())
-        .bind(header.reason.as_deref().map(text))
-        .bind(i64::from(header.next_no))
-        .bind(json(&header.counts))
-        .bind(micros(header.began_at))
-        .bind(micros(header.cancelled_at))
-        .bind(micros(header.finished_at))
-        .bind(part.letters())
-        .bind(part.writes)
-        .bind(part.session.uuid())
-        .bind(part.from + 1)
-        .bind(part.upto())
-        .bind(encode_events(&part.records))
+/// Facts with the projects that they belong to.
+fn facts_of(parts: &[Part], of: fn(&Part) -> &[Fact]) -> Vec<(Uuid, &Fact)> {
+    let rows = parts
+        .iter()
+        .flat_map(|part| of(part).iter().map(|fact| (part.project.uuid(), fact)));
+    rows.collect()
+}
+
+fn bind_facts_of(query: Bound, rows: &[(Uuid, &Fact)]) -> Bound {
+    let query = query.bind(column!(rows, (project, _) => *project));
+    bind_facts(query, &column!(rows, (_, fact) => *fact))
+}
+
+/// The columns of rows of steps, but for their project.
+fn bind_facts(query: Bound, facts: &[&Fact]) -> Bound {
+    query
+        .bind(column!(facts, fact => i64::from(fact.no)))
+        .bind(column!(facts, fact => i64::from(fact.generation)))
+        .bind(column!(facts, fact => i64::from(fact.attempt)))
+        .bind(column!(facts, fact => i64::from(fact.failures)))
+        .bind(column!(facts, fact => i64::from(fact.crashes)))
+        .bind(column!(facts, fact => fact.state.as_str()))
+        .bind(column!(facts, fact => fact.at.as_micros()))
+        .bind(column!(facts, fact => micros(fact.began_at)))
+        .bind(column!(facts, fact => micros(fact.started_at)))
+        .bind(column!(facts, fact => fact.wait.map(|wait| wait.as_str())))
+        .bind(column!(facts, fact => micros(fact.until)))
+        .bind(column!(facts, fact => fact.expansion.map(|it| i64::from(it.first))))
+        .bind(column!(facts, fact => fact.expansion.map(|it| i64::from(it.items))))
+        .bind(column!(facts, fact => inline(fact)))
+        .bind(column!(facts, fact => large_size(fact)))
+        .bind(column!(facts, fact => fact.error.as_ref().map(json)))
+}
+
+/// The same for one row, as scalars.
+fn bind_fact(query: Bound, fact: &Fact) -> Bound {
+    query
         .bind(i64::from(fact.no))
         .bind(i64::from(fact.generation))
         .bind(i64::from(fact.attempt))
@@ -255,10 +189,92 @@ async fn write_lone(
         .bind(fact.expansion.map(|it| i64::from(it.items)))
         .bind(inline(fact))
         .bind(large_size(fact))
-        .bind(fact.error.as_ref().map(json));
-    let query = match output {
-        Some(output) => query.bind(output),
-        None => query,
+        .bind(fact.error.as_ref().map(json))
+}
+
+/// Kept attempts, large outputs and bodies of expansions.
+fn bind_rest(
+    query: Bound,
+    parts: &[Part],
+    fresh: &[(Uuid, &Fact)],
+    known: &[(Uuid, &Fact)],
+) -> Bound {
+    let attempts: Vec<(Uuid, &PastAttempt)> = parts
+        .iter()
+        .flat_map(|part| {
+            part.attempts.iter().map(|attempt| (part.project.uuid(), attempt))
+        })
+        .collect();
+    let facts = || fresh.iter().chain(known);
+    let large: Vec<(Uuid, &Fact, &[u8])> = facts()
+        .filter_map(|(project, fact)| {
+            let output = fact.output.as_deref().filter(|output| is_large(output))?;
+            Some((*project, *fact, bytes(output)))
+        })
+        .collect();
+    let grown: Vec<(Uuid, &Fact, &[u8])> = facts()
+        .filter_map(|(project, fact)| {
+            Some((*project, *fact, &**fact.body.as_ref()?.bytes()))
+        })
+        .collect();
+    query
+        .bind(column!(attempts, (project, _) => *project))
+        .bind(column!(attempts, (_, attempt) => i64::from(attempt.no)))
+        .bind(column!(attempts, (_, attempt) => i64::from(attempt.generation)))
+        .bind(column!(attempts, (_, attempt) => i64::from(attempt.attempt)))
+        .bind(column!(attempts, (_, attempt) => attempt.state.as_str()))
+        .bind(column!(attempts, (_, attempt) => micros(attempt.started_at)))
+        .bind(column!(attempts, (_, attempt) => attempt.finished_at.as_micros()))
+        .bind(column!(attempts, (_, attempt) => attempt.error.as_ref().map(json)))
+        .bind(column!(attempts, (_, attempt) => attempt.output.as_deref().map(bytes)))
+        .bind(column!(large, (project, _, _) => *project))
+        .bind(column!(large, (_, fact, _) => i64::from(fact.no)))
+        .bind(column!(large, (_, fact, _) => i64::from(fact.generation)))
+        .bind(column!(large, (_, _, output) => *output))
+        .bind(column!(grown, (project, _, _) => *project))
+        .bind(column!(grown, (_, fact, _) => i64::from(fact.no)))
+        .bind(column!(grown, (_, _, body) => *body))
+}
+
+/// The commit of one project that holds first rows of steps and nothing rare.
+async fn write_one(
+    connection: &mut PgConnection,
+    texts: Commit,
+    part: &Part,
+) -> Result<Committed, StoreError> {
+    let header = &part.header;
+    let output = part.output.as_deref().map(bytes);
+    let lone = match &*part.facts {
+        [fact] => Some(fact),
+        _ => None,
+    };
+    let text = match (lone, output) {
+        (Some(_), None) => texts.lone,
+        (Some(_), Some(_)) => texts.last,
+        (None, _) => texts.one,
+    };
+    let query = sqlx::query(text)
+        .bind(part.project.uuid())
+        .bind(part.epoch)
+        .bind(part.from)
+        .bind(part.upto())
+        .bind(header.state.as_str())
+        .bind(header.reason.as_deref().map(self::text))
+        .bind(i64::from(header.next_no))
+        .bind(json(&header.counts))
+        .bind(micros(header.began_at))
+        .bind(micros(header.cancelled_at))
+        .bind(micros(header.finished_at))
+        .bind(part.letters())
+        .bind(part.writes)
+        .bind(part.session.uuid())
+        .bind(events(part));
+    let query = match (lone, output) {
+        (Some(fact), None) => bind_fact(query, fact),
+        (Some(fact), Some(output)) => bind_fact(query, fact).bind(output),
+        (None, output) => {
+            bind_facts(query, &part.facts.iter().collect::<Vec<_>>()).bind(output)
+        }
     };
     let held = query.fetch_optional(connection).await?;
     let mut committed = Committed::default();
@@ -291,6 +307,11 @@ async fn put_logs(
         .execute(tx)
         .await?;
     Ok(())
+}
+
+/// The packed row of the events of a part.
+fn events(part: &Part) -> Option<Vec<u8>> {
+    (!part.records.is_empty()).then(|| encode_events(&part.records))
 }
 
 fn is_large(output: &RawValue) -> bool {

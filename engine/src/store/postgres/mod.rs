@@ -19,6 +19,7 @@ mod commit;
 mod forks;
 mod hints;
 mod open;
+mod own;
 mod put;
 #[path = "../portable/read.rs"]
 mod read;
@@ -33,22 +34,17 @@ mod submit;
 #[path = "../portable/write.rs"]
 mod write;
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use sqlx::{
     Connection as _, PgConnection, PgPool,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgRow},
 };
-use tokio::sync::Mutex;
 
-use self::hints::Hints;
 pub(crate) use self::hints::Listener;
 pub use self::open::PostgresOptions;
+use self::{hints::Hints, own::Own};
 use super::{
     Beat, Pulse, Statements, StoreError, StoreErrorKind, TxFuture, crash::Crashes,
     gather::Submissions,
@@ -83,12 +79,10 @@ struct Inner {
     writers: PgPool,
     /// Readers never take a connection from those who write.
     readers: PgPool,
-    /// The connection of commits; `None` after an error, until the next one.
-    committer: Mutex<Option<PgConnection>>,
-    /// The connection of submissions, and when it was used last.
-    submitter: Mutex<Option<(PgConnection, Instant)>>,
-    /// The connection of beats: a busy pool must not cost a lease.
-    heart: Mutex<Option<PgConnection>>,
+    committer: Own,
+    submitter: Own,
+    /// A busy pool must not cost a lease.
+    heart: Own,
     sql: &'static Statements,
     hints: Hints,
     submissions: Submissions,
@@ -187,18 +181,13 @@ impl PostgresStore {
         beat: Option<Beat>,
     ) -> Result<Pulse, StoreError> {
         self.0.crashes.loss("beat", false)?;
-        let mut heart = self.0.heart.lock().await;
-        let mut connection = match heart.take() {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
-        let pulse = Self::beat_on(&mut connection, self.sql(), session, beat).await?;
-        *heart = Some(connection);
-        Ok(pulse)
-    }
-
-    async fn connect(&self) -> Result<PgConnection, StoreError> {
-        connect(&self.0.options).await
+        let sql = self.sql();
+        self.0
+            .heart
+            .with(move |connection| {
+                Box::pin(Self::beat_on(connection, sql, session, beat))
+            })
+            .await
     }
 
     /// Tells the other processes that there is something to look at. A hint: nothing

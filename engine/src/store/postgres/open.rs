@@ -7,9 +7,8 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::sync::Mutex;
 
-use super::{Hints, Inner, PostgresStore};
+use super::{Hints, Inner, Own, PostgresStore};
 use crate::store::{
     CrashPoint, POSTGRES, Statements, StoreError, StoreErrorKind, crash::Crashes,
 };
@@ -102,6 +101,11 @@ fn migrator() -> Migrator {
             "lean rows",
             include_str!("../../../../migrations/postgres/0011_lean_rows.sql"),
         ),
+        migration(
+            12,
+            "unchecked rows",
+            include_str!("../../../../migrations/postgres/0012_unchecked_rows.sql"),
+        ),
     ])
 }
 
@@ -168,9 +172,9 @@ impl PostgresStore {
         Ok(Self(std::sync::Arc::new(Inner {
             writers: pool(4),
             readers: pool(4),
-            committer: Mutex::new(None),
-            submitter: Mutex::new(None),
-            heart: Mutex::new(None),
+            committer: Own::for_lists(&connect),
+            submitter: Own::for_lists(&connect),
+            heart: Own::for_beats(&connect),
             hints: Hints::new(options.notify),
             direct,
             options: connect,

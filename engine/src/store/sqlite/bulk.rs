@@ -195,7 +195,8 @@ pub(super) static PUT_PROJECTS: Bulk = Bulk::new(
     "insert into projects
         (id, name, state, plan, priority, next_no, counts, created_at, last_event, wake_at,
         session, epoch, adoptions, loads)
-     select n.column1, n.column2, 'pending', n.column3, n.column4, n.column5,
+     select n.column1, n.column2, 'pending',
+        (select p.hash from plans p where p.hash = n.column3), n.column4, n.column5,
         '{\"blocked\":' || n.column5 || '}', n.column6, 1, 0, s.id, s.id is not null,
         s.id is not null, s.id is not null
      from (",

@@ -85,6 +85,11 @@ fn migrator() -> Migrator {
             "lean rows",
             include_str!("../../../../migrations/sqlite/0011_lean_rows.sql"),
         ),
+        migration(
+            12,
+            "unchecked rows",
+            include_str!("../../../../migrations/sqlite/0012_unchecked_rows.sql"),
+        ),
     ])
 }
 

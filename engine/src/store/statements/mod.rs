@@ -11,7 +11,7 @@ mod sqlite;
 mod submit;
 
 pub(in crate::store) use self::commit::{columns, end, header};
-pub(crate) use self::{postgres::POSTGRES, sqlite::SQLITE};
+pub(crate) use self::{commit::Commit, postgres::POSTGRES, sqlite::SQLITE};
 
 /// Declares the catalogue, so that every text can be gone through by name.
 macro_rules! catalogue {
@@ -25,9 +25,8 @@ macro_rules! catalogue {
             pub(crate) pulse: Option<&'static str>,
             /// One new project by itself, where that costs less than a list of one.
             pub(crate) put_project: Option<&'static str>,
-            /// `commit` in one statement, where the database can: the first row of one
-            /// step, the same at the end of its project, those of many, and everything.
-            pub(crate) commit: Option<[&'static str; 4]>,
+            /// `commit` in one statement, where the database can.
+            pub(crate) commit: Option<Commit>,
         }
 
         impl Statements {
@@ -36,7 +35,7 @@ macro_rules! catalogue {
                 let mut all = vec![$((stringify!($name), self.$name),)*];
                 all.extend(self.pulse.map(|text| ("pulse", text)));
                 all.extend(self.put_project.map(|text| ("put_project", text)));
-                all.extend(self.commit.into_iter().flatten().map(|text| ("commit", text)));
+                all.extend(self.commit.iter().flat_map(|texts| texts.all()).map(|text| ("commit", text)));
                 all
             }
         }

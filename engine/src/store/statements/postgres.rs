@@ -40,7 +40,7 @@ where id = $1 and state in ('live', 'draining')",
     look: LOOK,
     pulse: Some(PULSE),
     put_project: Some(submit::POSTGRES_ONE),
-    commit: Some([commit::LONE, commit::LAST, commit::PLAIN, commit::FULL]),
+    commit: Some(commit::Commit::POSTGRES),
 
     // Whoever adopts or claims holds the key of the row of its session, which a beat does not
     // mind and an end does: only the end of a session locks its row whole.

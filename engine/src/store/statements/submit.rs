@@ -1,13 +1,15 @@
 //! The rows of new projects, from a list of objects: `$1` is JSON.
 //!
 //! A project is born in the first epoch of the session that it names, if that lives: its
-//! adoption is part of its submission.
+//! adoption is part of its submission. Its plan is looked up: one that is not there any more
+//! is refused as a null.
 
 pub(super) const SQLITE: &str = "
 insert into projects
     (id, name, state, plan, priority, next_no, counts, created_at, last_event, wake_at,
     session, epoch, adoptions, loads)
-select unhex(n.value->>'id'), n.value->>'name', 'pending', unhex(n.value->>'plan'),
+select unhex(n.value->>'id'), n.value->>'name', 'pending',
+    (select p.hash from plans p where p.hash = unhex(n.value->>'plan')),
     n.value->>'priority', n.value->>'steps', '{\"blocked\":' || (n.value->>'steps') || '}',
     n.value->>'created_at', 1, 0, s.id, s.id is not null, s.id is not null, s.id is not null
 from json_each($1) n
@@ -38,7 +40,8 @@ with new as materialized (
     insert into projects
         (id, name, state, plan, priority, next_no, counts, created_at, last_event, wake_at,
         session, epoch, adoptions, loads)
-    select n.id, n.name, 'pending', decode(n.plan, 'hex'), n.priority, n.steps,
+    select n.id, n.name, 'pending',
+        (select p.hash from plans p where p.hash = decode(n.plan, 'hex')), n.priority, n.steps,
         '{\"blocked\":' || n.steps || '}', n.created_at, 1, 0, s.id,
         (s.id is not null)::int, (s.id is not null)::int, (s.id is not null)::int
     from new n
@@ -68,7 +71,8 @@ with owner as (
     insert into projects
         (id, name, state, plan, priority, next_no, counts, created_at, last_event, wake_at,
         session, epoch, adoptions, loads)
-    select $1::uuid, $2::text, 'pending', $3::bytea, $4::bigint, $5::bigint,
+    select $1::uuid, $2::text, 'pending', (select p.hash from plans p where p.hash = $3::bytea),
+        $4::bigint, $5::bigint,
         '{\"blocked\":' || $5::bigint || '}', $6::bigint, 1, 0, s.id,
         (s.id is not null)::int, (s.id is not null)::int, (s.id is not null)::int
     from (select 1) one left join owner s on true

@@ -96,10 +96,12 @@ fn held(world: &World, hold: Hold) -> (String, uuid::Uuid) {
         Hold::Project(at) => (rows("projects", "id"), project(at)),
         Hold::Claims(at) => (rows("claims", "project"), project(at)),
         Hold::Session(who) => (rows("sessions", "id"), raw_id(world.sessions[&who])),
-        // Who submits looks its plan up last.
-        Hold::Plans => (
-            "select 1 from plans where $1::uuid is not null for update".to_owned(),
-            uuid::Uuid::nil(),
+        // Somebody is about to write the same.
+        Hold::Data(at) => (
+            "insert into project_data (project, inputs, labels, fingerprint)
+            values ($1, '', '', '')"
+                .to_owned(),
+            project(at),
         ),
         Hold::Table(name) => {
             (format!("lock table {name} in access exclusive mode"), uuid::Uuid::nil())

@@ -10,6 +10,8 @@ pub(super) struct Holder {
     holder: PgConnection,
     process: i32,
     watcher: PgConnection,
+    /// How it ends: what was written only to be waited for is taken back.
+    end: &'static str,
 }
 
 impl Holder {
@@ -19,12 +21,13 @@ impl Holder {
             .fetch_one(&mut holder)
             .await
             .unwrap();
-        Self { holder, process, watcher: connect(place).await }
+        Self { holder, process, watcher: connect(place).await, end: "commit" }
     }
 
     /// Begins to hold what a statement with at most one id locks.
     pub(super) async fn take(&mut self, statement: String, id: uuid::Uuid) {
         sqlx::raw_sql("begin").execute(&mut self.holder).await.unwrap();
+        self.end = if statement.starts_with("insert") { "rollback" } else { "commit" };
         let bound = statement.contains("$1");
         let query = sqlx::query(sqlx::AssertSqlSafe(statement));
         let query = if bound { query.bind(id) } else { query };
@@ -79,7 +82,7 @@ impl Holder {
     }
 
     pub(super) async fn let_go(&mut self) {
-        sqlx::raw_sql("commit").execute(&mut self.holder).await.unwrap();
+        sqlx::raw_sql(self.end).execute(&mut self.holder).await.unwrap();
     }
 }
 

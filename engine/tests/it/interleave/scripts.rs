@@ -14,11 +14,11 @@ pub(super) enum Hold {
     Claims(usize),
     Session(Who),
     Table(&'static str),
-    /// All plans.
-    Plans,
+    /// The data of a project that is being submitted.
+    Data(usize),
 }
 
-use Hold::{Claims, Plans, Project, Session, Table};
+use Hold::{Claims, Data, Project, Session, Table};
 
 pub(super) struct Script {
     pub(super) name: &'static str,
@@ -243,21 +243,21 @@ pub(super) const SCRIPTS: &[Script] = &[
         &[],
         &[],
         [&[Submit(1)], &[Submit(1), Submit(2)]],
-        &[Plans],
+        &[Data(2)],
     ),
     script(
         "submit, its owner dies",
         &[B],
         &[],
         [&[SubmitOwned(B)], &[Expire(B), Reap]],
-        &[Session(B), Plans],
+        &[Session(B), Data(2)],
     ),
     script(
         "submit, its owner ends",
         &[],
         &[],
         [&[SubmitOwned(B)], &[End(B)]],
-        &[Session(B), Plans],
+        &[Session(B), Data(2)],
     ),
     // Claims.
     script(
