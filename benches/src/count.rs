@@ -31,8 +31,17 @@ pub(crate) fn forget_peak() -> Result<(), Anything> {
 
 /// The most memory that this process has held, in MB.
 pub(crate) fn peak_memory() -> Result<f64, Anything> {
+    told("VmHWM:")
+}
+
+/// The memory that this process holds now, in MB.
+pub(crate) fn memory() -> Result<f64, Anything> {
+    told("VmRSS:")
+}
+
+fn told(what: &str) -> Result<f64, Anything> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let line = status.lines().find(|line| line.starts_with(what));
     let kib = line.and_then(|line| line.split_whitespace().nth(1));
     Ok(kib.ok_or("/proc/self/status")?.parse::<f64>()? / 1024.0)
 }

@@ -72,6 +72,15 @@ enum What {
         #[arg(long, default_value_t = 0)]
         stored: usize,
     },
+    /// What a worker holds in memory while all its slots are taken and projects wait.
+    Backlog {
+        /// The database.
+        #[arg(long, value_enum, default_value_t = Kind::Sqlite)]
+        store: Kind,
+        /// So many steps, of projects of 20, are submitted a tenth at a time.
+        #[arg(long, default_value_t = 1_000_000)]
+        waiting: usize,
+    },
     /// One and two worker processes on a PostgreSQL database.
     Workers {
         /// As for `throughput`.
@@ -162,7 +171,7 @@ impl Place {
         Ok(Self { kind, at, _folder: tempfile::tempdir()? })
     }
 
-    fn builder(&self) -> EngineBuilder {
+    pub(crate) fn builder(&self) -> EngineBuilder {
         match self.kind {
             Kind::Sqlite => Engine::builder().sqlite(PathBuf::from(&self.at)),
             Kind::Postgres => Engine::builder().postgres(&self.at),
@@ -207,6 +216,7 @@ fn main() -> Result<(), Anything> {
         What::Throughput(args) => on.block_on(measure(&args)),
         What::Latency { store, rounds } => on.block_on(more::latency(store, rounds)),
         What::Idle { store, stored } => on.block_on(more::idle(store, stored)),
+        What::Backlog { store, waiting } => on.block_on(more::backlog(store, waiting)),
         What::Workers { shape, steps, rounds } => more::workers(&shape, steps, rounds),
         What::Share { at, shape, steps } => on.block_on(more::share(at, &shape, steps)),
         What::Work { what, count } => match dandori_benches::work(&what, count) {
@@ -335,11 +345,24 @@ async fn wait(
     }
     let engine = place.engine(concurrency).await?;
     engine.pause_queue("later", None).await?;
-    let mut submissions = JoinSet::new();
-    for mut document in Shape::Projects.documents(waiting)? {
+    let mut documents = Shape::Projects.documents(waiting)?;
+    for document in &mut documents {
         for task in &mut document.document_mut().tasks {
             task.treatment.queue = Some("later".to_owned());
         }
+    }
+    submit(&engine, documents).await?;
+    engine.shutdown().await;
+    Ok(())
+}
+
+/// Submits projects, many at once, and waits for none.
+pub(crate) async fn submit(
+    engine: &Engine,
+    documents: Vec<dandori::Project>,
+) -> Result<(), Anything> {
+    let mut submissions = JoinSet::new();
+    for document in documents {
         if submissions.len() >= SUBMITTERS
             && let Some(submitted) = submissions.join_next().await
         {
@@ -351,7 +374,6 @@ async fn wait(
     while let Some(submitted) = submissions.join_next().await {
         submitted??;
     }
-    engine.shutdown().await;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dandori::{Project, spec::Task};
+use dandori::{Context, Project, StepError, handler_fn, spec::Task};
 use tokio::time::Instant;
 
 use crate::{Anything, Kind, Place, count, floor::Floor, median, shape::Shape};
@@ -70,6 +70,27 @@ pub(crate) async fn idle(store: Kind, stored: usize) -> Result<(), Anything> {
     println!("  start, ms            {:>10.0}", started.as_secs_f64() * 1e3);
     println!("  statements/s         {statements:>10.1}");
     println!("  CPU, %               {cpu:>10.2}");
+    Ok(())
+}
+
+/// What a worker holds in memory while all its slots are taken and projects wait.
+pub(crate) async fn backlog(store: Kind, waiting: usize) -> Result<(), Anything> {
+    let place = Place::fresh(store)?;
+    let noop = async |_: Context, ()| Ok::<_, StepError>(());
+    let hold = async |_: Context, ()| std::future::pending::<Result<(), _>>().await;
+    let builder = place.builder().handler(handler_fn("noop", noop));
+    let builder = builder.handler(handler_fn("hold", hold)).grace(Duration::ZERO);
+    let engine = builder.concurrency(1).start().await?;
+    engine.submit(Project::named("hold").task(Task::new("hold", "hold"))).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    println!("a worker whose slot is taken, {store:?}");
+    println!("  steps that wait      memory, MB");
+    println!("  {:>15}      {:>10.0}", 0, count::memory()?);
+    for part in 1..=10 {
+        crate::submit(&engine, Shape::Projects.documents(waiting / 10)?).await?;
+        println!("  {:>15}      {:>10.0}", part * waiting / 10, count::memory()?);
+    }
+    engine.abort().await;
     Ok(())
 }
 

@@ -457,3 +457,36 @@ tasks: {a: {kind: work}, b: {kind: work}}";
         engine.shutdown().await;
     }
 }
+
+/// The rest costs no memory while it waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_holds_so_many_projects_and_takes_the_others_as_these_end() {
+    const MOST: usize = 4_096;
+    let stage = Stage::new();
+    let engine = stage.builder().concurrency(1).start().await.unwrap();
+    let one = || {
+        let task = dandori::spec::Task::new("a", "work");
+        dandori::Project::named("one").task(task)
+    };
+    let mut projects: Vec<ProjectHandle> = vec![engine.submit(one()).await.unwrap()];
+    let first = stage.next().await;
+    for _ in 0..(MOST + 300) / 100 {
+        let some = (0..100).map(|_| engine.submit(one()));
+        for project in futures_util::future::join_all(some).await {
+            projects.push(project.unwrap());
+        }
+    }
+    let pulse = engine.store().look(engine.session().unwrap()).await.unwrap();
+    let held = pulse.own.len();
+    assert!((MOST..MOST + 200).contains(&held), "{held} of {}", projects.len());
+    first.succeed(json!(null));
+    let rest = stage.clone();
+    tokio::spawn(async move {
+        loop {
+            rest.next().await.succeed(json!(null));
+        }
+    });
+    for project in &projects {
+        assert_eq!(ended(project).await.state, dandori::run::ProjectState::Succeeded);
+    }
+}
