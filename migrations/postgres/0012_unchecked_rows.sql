@@ -2,6 +2,9 @@
 -- of what it does for a commit of one step. What these checks say is what the program that
 -- writes these rows cannot express otherwise; what comes from elsewhere, an imported project,
 -- is checked when it comes.
+-- All at once, in the order in which submissions lock them.
+lock table plans, projects, project_data, steps, events in access exclusive mode;
+
 alter table projects
     drop constraint projects_state_check,
     drop constraint projects_check;
@@ -30,3 +33,6 @@ $$;
 
 -- Room for the output beside the inputs: its row is written in place, without its index.
 alter table project_data set (fillfactor = 60);
+
+-- Projects without an owner to whom somebody has sent a message: they are told first.
+create index projects_told on projects (id) where session is null and wake_at < 0;

@@ -33,7 +33,7 @@ const TEXTS: &[Broken] = broken! {
     "a message is not counted":
         raise_mail, "mail + $2" => "mail + 0 * $2";
     "a message wakes nobody":
-        raise_mail, "case when session is null then 0 else wake_at end" => "wake_at";
+        raise_mail, "case when session is null then -1 else wake_at end" => "wake_at";
     "an adoption takes what has an owner":
         take_project, "(p.session is null or p.session = $2)" => "true";
     "the dead adopt":

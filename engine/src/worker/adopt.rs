@@ -29,6 +29,8 @@ const MOST_NODES: usize = 1_000_000;
 const LATER: Duration = Duration::from_secs(60);
 /// A project that was taken over so often without a commit brings its workers down.
 const POISON: i64 = 5;
+/// So many projects it takes, however large they are.
+const FEW_PROJECTS: usize = 64;
 /// After the database could not be asked.
 const AGAIN: Duration = Duration::from_millis(300);
 
@@ -47,6 +49,13 @@ impl Scheduler {
         if !self.may_begin() {
             return;
         }
+        // Whoever sent a message waits for an answer, whatever else waits for room.
+        for candidate in std::mem::take(&mut self.candidates) {
+            match candidate.mail > 0 && self.adopting.len() < ADOPTIONS_AT_ONCE {
+                true => self.adopt_candidate(&candidate),
+                false => self.candidates.push_back(candidate),
+            }
+        }
         while self.adopting.len() < ADOPTIONS_AT_ONCE
             && let Some(candidate) = self.candidates.front().copied()
         {
@@ -54,11 +63,7 @@ impl Scheduler {
                 if !self.has_room() && !self.outranks(&candidate) {
                     return;
                 }
-                if candidate.mail > 0 {
-                    self.answered.insert(candidate.project, candidate.mail);
-                }
-                self.begin_adoption(candidate.project, None);
-                self.more_candidates = self.more_candidates.map(|_| true);
+                self.adopt_candidate(&candidate);
             }
             self.candidates.pop_front();
         }
@@ -68,6 +73,17 @@ impl Scheduler {
         {
             self.look(true);
         }
+    }
+
+    fn adopt_candidate(&mut self, candidate: &Adoptable) {
+        if !self.wants(candidate) {
+            return;
+        }
+        if candidate.mail > 0 {
+            self.answered.insert(candidate.project, candidate.mail);
+        }
+        self.begin_adoption(candidate.project, None);
+        self.more_candidates = self.more_candidates.map(|_| true);
     }
 
     fn wants(&mut self, candidate: &Adoptable) -> bool {
@@ -97,7 +113,8 @@ impl Scheduler {
             return true;
         }
         let held = self.projects.len() + self.adopting.len();
-        if held >= MOST_HELD || self.nodes >= MOST_NODES {
+        // One large project alone keeps no other away.
+        if held >= MOST_HELD || (self.nodes >= MOST_NODES && held >= FEW_PROJECTS) {
             // Where nothing of it can start, as in a paused queue, it is in nobody's way.
             return self.free > 0 && !self.line.may_start();
         }
@@ -306,9 +323,6 @@ impl Scheduler {
         let rests = rests && due.is_none_or(|due| due > self.config.clock.now());
         if rests && !owned.steered {
             self.give_back(project, due);
-            if let (Some(due), false) = (due, self.config.store.is_shared()) {
-                self.timers.insert((due, project));
-            }
             return;
         }
         if !owned.run.state().is_terminal() && !owned.steered {
@@ -333,6 +347,9 @@ impl Scheduler {
         let (store, inbox) = (self.config.store.clone(), self.inbox_sender.clone());
         let (session, epoch) = (self.session, owned.row.epoch);
         self.releasing.insert(project);
+        if let (Some(due), false) = (wake_at, self.config.store.is_shared()) {
+            self.timers.insert((due, project));
+        }
         self.tasks.spawn(async move {
             // Zero: a message that nobody has read keeps the project here.
             let released = loop {

@@ -181,8 +181,10 @@ impl Scheduler {
             self.urgent = false;
             return;
         }
+        let kept = self.dirty.iter().filter_map(|project| self.projects.get(project));
+        let kept = kept.map(|owned| owned.pending.size()).sum::<usize>();
         self.in_flight = (
-            std::mem::take(&mut self.uncommitted),
+            std::mem::replace(&mut self.uncommitted, kept).saturating_sub(kept),
             std::mem::take(&mut self.uncommitted_bytes),
         );
         self.flush_at = None;

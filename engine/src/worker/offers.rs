@@ -153,7 +153,10 @@ impl Scheduler {
                 .iter()
                 .any(|other| other.hungry > 0 && other.serves.has(&queue, &kind));
             let young = now.since(view.at) < PATIENCE;
+            // To hand over what ends at once would cost more than it.
+            let brief = self.volleys.is_quick(&kind);
             if young
+                || brief
                 || !hungry
                 || view.crashes >= SUSPECT
                 || owned.careful.contains(&no)

@@ -448,7 +448,9 @@ impl Owned {
     pub(super) fn take_part(&mut self, session: SessionId, all: bool) -> Part {
         let mut pending = std::mem::take(&mut self.pending);
         pending.facts.iter().for_each(|fact| self.places[fact.no as usize] = 0);
-        if !all {
+        // What a message stops or holds is recorded as it is.
+        if !all && pending.mail.is_empty() && self.run.state() == ProjectState::Running
+        {
             self.hold_back(&mut pending);
         }
         // The next part is likely to be of the same size.

@@ -18,6 +18,8 @@ use crate::{
 const MOST_TOLD: usize = 256;
 /// A project with nothing to do for so long is given back.
 const IDLE: Duration = Duration::from_secs(30);
+/// On a file, from how many projects on those with nothing to do are given back.
+const MOST_BEFORE_REST: usize = 1_024;
 /// After a session could not be begun.
 const AGAIN: Duration = Duration::from_millis(300);
 
@@ -232,10 +234,18 @@ impl Scheduler {
                 self.data_version = version;
                 self.pulse(*pulse);
             }
-            Err(error) => tracing::warn!(%error, "the database could not be looked at"),
+            Err(error) => {
+                tracing::warn!(%error, "the database could not be looked at");
+                // Not at once: with the next tick.
+                self.look_again = true;
+                return;
+            }
         }
         if self.look_again && self.has_room() {
             self.look(true);
+        }
+        if self.projects.len() >= MOST_BEFORE_REST {
+            self.give_back_idle();
         }
     }
 

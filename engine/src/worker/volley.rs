@@ -128,6 +128,11 @@ impl Volleys {
         }
     }
 
+    /// Whether attempts of a kind end at once.
+    pub(super) fn is_quick(&self, kind: &str) -> bool {
+        self.paces.get(kind).is_some_and(|pace| pace.is_quick())
+    }
+
     /// Takes an attempt that will end at once; gives it back where that is not likely. Its
     /// leash must know that it has no task.
     pub(super) fn take(&mut self, attempt: Attempt) -> Option<Attempt> {

@@ -479,6 +479,13 @@ async fn a_worker_holds_so_many_projects_and_takes_the_others_as_these_end() {
     let pulse = engine.store().look(engine.session().unwrap()).await.unwrap();
     let held = pulse.own.len();
     assert!((MOST..MOST + 200).contains(&held), "{held} of {}", projects.len());
+    // One of those that wait hears of a message all the same, behind more urgent ones.
+    let mut low = one();
+    low.document_mut().priority = -1;
+    let last = engine.submit(low).await.unwrap();
+    let elsewhere = stage.builder().connect().await.unwrap();
+    let steered = elsewhere.project(last.id()).cancel().await.unwrap();
+    assert_eq!(steered, Steered::Applied);
     first.succeed(json!(null));
     let rest = stage.clone();
     tokio::spawn(async move {

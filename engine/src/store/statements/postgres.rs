@@ -320,7 +320,8 @@ where project = $1 and ($2::bigint is null or no = $2) order by at, no, seq",
     last_logs: "
 select no, max(seq) from logs
 where project = $1
-    and no in (select value::bigint from json_array_elements_text($2::json)) group by no",
+    and no = any (array(select value::bigint from json_array_elements_text($2::json)))
+group by no",
 
     by_ending: "
 select id from projects where replace(id::text, '-', '') like '%' || $1
@@ -344,19 +345,19 @@ on conflict do nothing",
     withdraw: "
 delete from claims
 where project = $1 and state = 'open'
-    and no in (select value::bigint from json_array_elements_text($2::json))
+    and no = any (array(select value::bigint from json_array_elements_text($2::json)))
 returning no",
 
     stop_claims: "
 update claims set stop = true
 where project = $1 and state = 'claimed'
-    and no in (select value::bigint from json_array_elements_text($2::json))",
+    and no = any (array(select value::bigint from json_array_elements_text($2::json)))",
 
     consume_claims: "
 delete from claims
-where project = $1 and state in ('done', 'lost') and (no, generation, attempt) in (
+where project = $1 and state in ('done', 'lost') and ((no, generation, attempt) in (
     select (value->>0)::bigint, (value->>1)::bigint, (value->>2)::bigint
-    from json_array_elements($2::json))",
+    from json_array_elements($2::json))) is true",
 
     consume_mail: "
 delete from mailbox where project = $1
@@ -390,9 +391,15 @@ select 'adopt', due.id, due.priority, due.mail, null from (
     select p.* from level cross join lateral (
         select p.id, p.priority, p.mail from projects p
         where p.session is null and p.priority = level.priority
-            and p.wake_at <= (extract(epoch from statement_timestamp()) * 1000000)::bigint
+            and p.wake_at between 0
+                and (extract(epoch from statement_timestamp()) * 1000000)::bigint
         order by p.wake_at, p.id limit 256) p
     limit 256) due
+union all
+select 'adopt', m.id, m.priority, m.mail, null from (
+    select p.id, p.priority, p.mail from projects p
+    where p.session is null and p.wake_at < 0
+    limit 64) m
 union all
 select 'claim', project, no, attempt,
     replace(claim::text, '-', '') || case when stop then ' stop' else '' end

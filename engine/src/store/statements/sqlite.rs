@@ -120,8 +120,13 @@ union all
 select * from (
     select 'adopt', id, priority, mail, null from projects
     where session is null
-        and wake_at <= cast(unixepoch('subsec') * 1000000 as integer)
+        and wake_at between 0 and cast(unixepoch('subsec') * 1000000 as integer)
     order by priority desc, wake_at, id limit 256)
+union all
+select * from (
+    select 'adopt', id, priority, mail, null from projects
+    where session is null and wake_at < 0
+    limit 64)
 union all
 select 'claim', project, no, attempt, lower(hex(claim)) || case when stop then ' stop' else '' end
     from claims where session = $1 and state = 'claimed'
@@ -209,7 +214,7 @@ where id = $1 and session = $2 and epoch = $3 and mail = $4",
 
     raise_mail: "
 update projects
-set mail = mail + $2, wake_at = case when session is null then 0 else wake_at end
+set mail = mail + $2, wake_at = case when session is null then -1 else wake_at end
 where id = $1",
 
     reopen: "
