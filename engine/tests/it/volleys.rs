@@ -33,8 +33,8 @@ async fn learn(engine: &Engine) {
     assert_eq!(ended(&project).await.state.as_str(), "succeeded");
 }
 
-/// Runs a fan-out of which one attempt blocks its thread until `others` steps have ended in
-/// the eyes of the engine, and one may speak first.
+/// Runs a fan-out of which one attempt blocks its thread until `others` steps have ended and
+/// it runs in the eyes of the engine, and one may speak first.
 async fn one_blocks(backend: Backend, blocker: usize, others: usize, speaker: usize) {
     let stage = Stage::on(backend);
     let begun = Arc::new(AtomicUsize::new(0));
@@ -70,8 +70,12 @@ async fn one_blocks(backend: Backend, blocker: usize, others: usize, speaker: us
     let seen = async {
         loop {
             let view = project.outline().await.unwrap();
-            let done = view.steps.iter().filter(|it| it.state.as_str() == "succeeded");
-            if done.count() >= others || view.state.is_terminal() {
+            let are = |state| {
+                view.steps.iter().filter(|it| it.state.as_str() == state).count()
+            };
+            // Its start is recorded too, although those of its kind are not, else.
+            let recorded = are("succeeded") >= others && are("running") > 0;
+            if recorded || view.state.is_terminal() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
