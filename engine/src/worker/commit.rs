@@ -175,18 +175,18 @@ impl Scheduler {
                 self.dirty.insert(project);
             }
         }
+        // What is counted is what there is: a project may have been dropped since.
+        let kept = self.dirty.iter().filter_map(|project| self.projects.get(project));
+        let kept = kept.map(|owned| owned.pending.size()).sum::<usize>();
+        let taken = std::mem::replace(&mut self.uncommitted, kept).saturating_sub(kept);
+        let bytes = std::mem::take(&mut self.uncommitted_bytes);
         if parts.is_empty() && self.logs.is_empty() {
             // Results, or their lateness, will call again.
             self.flush_at = None;
             self.urgent = false;
             return;
         }
-        let kept = self.dirty.iter().filter_map(|project| self.projects.get(project));
-        let kept = kept.map(|owned| owned.pending.size()).sum::<usize>();
-        self.in_flight = (
-            std::mem::replace(&mut self.uncommitted, kept).saturating_sub(kept),
-            std::mem::take(&mut self.uncommitted_bytes),
-        );
+        self.in_flight = (taken, bytes);
         self.flush_at = None;
         self.urgent = false;
         let logs = std::mem::take(&mut self.logs);

@@ -254,7 +254,7 @@ impl Scheduler {
         // Attempts end with the worker: their results could not be recorded.
         self.abort_attempts();
         let _unread = self.unread();
-        self.tasks.shutdown().await;
+        let _ = tokio::time::timeout(LEAVE, self.tasks.shutdown()).await;
         if let Err(error) = result {
             tracing::error!(%error, "the worker has stopped");
             // Before anybody can see that it is gone.
