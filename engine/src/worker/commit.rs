@@ -164,13 +164,15 @@ impl Scheduler {
         }
         let session = self.session;
         let mut parts = Vec::with_capacity(self.dirty.len());
+        // One transition a commit: each is written by itself.
+        let all = self.draining || self.config.max_batch == 1;
         for project in std::mem::take(&mut self.dirty) {
             let Some(owned) = self.projects.get_mut(&project) else { continue };
-            if !self.draining && owned.has_only_brief_starts() {
+            if !all && owned.has_only_brief_starts() {
                 self.dirty.insert(project);
                 continue;
             }
-            parts.push(owned.take_part(session, self.draining));
+            parts.push(owned.take_part(session, all));
             if !owned.pending.is_empty() {
                 self.dirty.insert(project);
             }
