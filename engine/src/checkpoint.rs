@@ -40,6 +40,8 @@ impl Context {
     /// does the work and keeps its value before anything else happens. A failure keeps
     /// nothing. Secrets in a value are masked, as in outputs.
     ///
+    /// A handler that is [pure](crate::Handler::is_pure) keeps nothing: its work is done each time.
+    ///
     /// The work is done at least once for each name: a crash between its effect and the
     /// record repeats it. One name after the other: two at once may both do their work.
     ///

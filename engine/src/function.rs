@@ -126,13 +126,15 @@ where
     F: Fn(Context, In) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Out, StepError>> + Send + 'static,
 {
-    FunctionHandler { kind: kind.into(), function, types: PhantomData::<fn(In) -> Out> }
+    let types = PhantomData::<fn(In) -> Out>;
+    FunctionHandler { kind: kind.into(), function, is_pure: false, types }
 }
 
 /// A handler made of a function, see [`handler_fn`].
 pub struct FunctionHandler<In, Out, F> {
     kind: Cow<'static, str>,
     function: F,
+    is_pure: bool,
     types: PhantomData<fn(In) -> Out>,
 }
 
@@ -146,6 +148,24 @@ impl<In: DeserializeOwned, Out: Reply, F> FunctionHandler<In, Out, F> {
     /// The kind with its types, for a typed canvas.
     pub fn step(&self) -> Step<In, Out::Output> {
         Step::named(self.kind.clone())
+    }
+
+    /// Declares that the function has no effects: it does nothing but make its output, see
+    /// [`Handler::is_pure`]. A chain of such steps costs one commit instead of one each.
+    ///
+    /// ```
+    /// use dandori::{Context, StepError, handler_fn};
+    ///
+    /// async fn shout(_ctx: Context, text: String) -> Result<String, StepError> {
+    ///     Ok(text.to_uppercase())
+    /// }
+    ///
+    /// let handler = handler_fn("shout", shout).pure();
+    /// ```
+    #[must_use]
+    pub fn pure(mut self) -> Self {
+        self.is_pure = true;
+        self
     }
 }
 
@@ -163,6 +183,10 @@ where
 
     fn form(&self) -> Form {
         Form::of::<In>()
+    }
+
+    fn is_pure(&self) -> bool {
+        self.is_pure
     }
 
     async fn run(&self, ctx: Context, input: &RawValue) -> Result<Outcome, StepError> {

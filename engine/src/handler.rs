@@ -164,6 +164,14 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
+    /// Whether attempts do nothing but make their output: nobody outside of the engine can
+    /// tell whether one ran once, twice or not at all. Such a step need not wait until the
+    /// outputs it uses are written, and is written together with them; what has effects waits
+    /// for both. It may read (a clock, a file), and keeps no checkpoints of its own.
+    fn is_pure(&self) -> bool {
+        false
+    }
+
     /// Runs one attempt. `input` is the evaluated `with:` of a task, a JSON object or null,
     /// or what the arguments of a call make of it by [`Handler::form`].
     ///
@@ -285,7 +293,7 @@ pub(crate) struct Inner {
     pub(crate) secrets: Vec<String>,
     /// What the attempt adds to its group.
     pub(crate) added: Mutex<Vec<Canvas>>,
-    /// Keeps its checkpoints; none where a handler is only tried.
+    /// Keeps its checkpoints; none where a handler is only tried, or pure.
     pub(crate) keeper: Option<Keeper>,
 }
 

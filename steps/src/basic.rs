@@ -42,6 +42,10 @@ impl Handler for Noop {
         "noop"
     }
 
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.0.parameters())
     }

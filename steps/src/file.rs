@@ -72,6 +72,10 @@ impl Handler for Read {
         "file.read"
     }
 
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.contract.parameters())
     }

@@ -62,6 +62,10 @@ impl Handler for Transform {
         "json.transform"
     }
 
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.contract.parameters())
     }

@@ -59,6 +59,10 @@ impl Handler for Render {
         "template.render"
     }
 
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn parameters(&self) -> Option<&[Parameter]> {
         Some(self.contract.parameters())
     }

@@ -91,6 +91,7 @@ pub(super) async fn kinds(State(api): State<Api>) -> Result<Json<Value>, Problem
             json!({
                 "name": name, "here": handler.is_some(), "workers": workers,
                 "input": input, "output": output,
+                "pure": handler.map(|it| it.is_pure()),
             })
         })
         .collect();

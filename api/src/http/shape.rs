@@ -413,6 +413,9 @@ pub(crate) struct Kind {
     /// The JSON Schema of its output, where it says what it gives.
     #[schema(nullable)]
     output: Option<serde_json::Value>,
+    /// Whether its attempts do nothing but make their output, as far as this server knows.
+    #[schema(nullable)]
+    pure: Option<bool>,
 }
 
 /// The kinds.

@@ -279,7 +279,7 @@ record_kinds! {
 }
 
 /// What is to be done about an event: first written, then, once that is committed,
-/// carried out.
+/// carried out, but for what only computes.
 #[derive(Debug, Default)]
 pub struct Decisions {
     /// Rows to write.
@@ -288,7 +288,7 @@ pub struct Decisions {
     pub attempts: Vec<PastAttempt>,
     /// Lines of history to write.
     pub records: Vec<Record>,
-    /// Steps that may start after the commit.
+    /// Steps that may start after the commit; before it, those that only compute.
     pub ready: Vec<StepNo>,
     /// Running steps to be told to stop.
     pub stop: Vec<StepNo>,

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use super::{Run, StepState};
 use crate::plan::StepNo;
 
-/// The ready steps of one project whose inputs are committed.
+/// The ready steps of one project, for a slot each.
 ///
 /// Entries may be stale (a step that was cancelled meanwhile); they are dropped when
 /// they come up.
@@ -13,7 +13,7 @@ use crate::plan::StepNo;
 pub struct ReadyQueue(BinaryHeap<(i32, u32, Reverse<StepNo>)>);
 
 impl ReadyQueue {
-    /// Adds a step whose inputs are committed.
+    /// Adds a step that may start.
     pub fn push(&mut self, run: &Run, no: StepNo) {
         self.0.push(run.rank(no));
     }

@@ -1,6 +1,9 @@
 //! The verbs of the door: tokens, the audit, queues, and what followers ask.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -22,6 +25,17 @@ pub struct Summary {
     pub labels: BTreeMap<String, String>,
     /// Its output.
     pub output: Option<Box<RawValue>>,
+}
+
+/// A project of which nothing can start while queues are paused.
+#[derive(Clone, Debug)]
+pub struct Resting {
+    /// The project.
+    pub project: ProjectId,
+    /// The epoch in which it is owned.
+    pub epoch: i64,
+    /// The queues, all of them paused.
+    pub queues: BTreeSet<String>,
 }
 
 /// Who asked for a change, and with which request.
@@ -346,6 +360,20 @@ impl Store {
         let held = on!(self, store => store.hold_queue(queue, paused, author, now))?;
         self.hint();
         Ok(held)
+    }
+
+    /// Gives projects back of which nothing can start while queues are paused: until one of
+    /// any goes on, or a message comes. Tells which; not those with a queue that goes on
+    /// already, with a message that the owner has not read, or with another owner.
+    ///
+    /// # Errors
+    /// When nothing was written.
+    pub async fn rest(
+        &self,
+        session: SessionId,
+        resting: Vec<Resting>,
+    ) -> Result<Vec<ProjectId>, StoreError> {
+        on!(self, store => store.rest(session, resting))
     }
 
     /// The numbers of the latest events of projects, and whether these have ended.

@@ -91,6 +91,10 @@ const TEXTS: &[Broken] = broken! {
         lock_projects, "for no key update" => "";
     "a replay keeps old messages":
         drop_mail, "project = $1" => "project = $1 and id < 0";
+    "what rests does not know that its queue goes on":
+        lock_queues, "for key share" => "";
+    "a queue that goes on wakes nobody":
+        wake_held, "wake_at = 9223372036854775807" => "wake_at = -7";
     "a replay keeps old outcomes":
         drop_claims, "project = $1" => "project = $1 and no < 0";
 };

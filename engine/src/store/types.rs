@@ -103,6 +103,8 @@ pub struct ProjectRow {
     pub charged: bool,
     /// How often owners have written to it.
     pub writes: i64,
+    /// How often it was taken over since the last of these.
+    pub adoptions: i64,
 }
 
 impl ProjectRow {

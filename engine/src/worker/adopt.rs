@@ -254,7 +254,10 @@ impl Scheduler {
             owned.offers.insert(claim.no, state);
             self.offering.insert(project);
         }
-        if owned.row.charged {
+        // One that took it before has died without a commit: what it has started is not known.
+        let unknown = owned.row.charged || owned.row.adoptions > 1;
+        owned.is_careful = unknown;
+        if unknown {
             // One of these may have ended the process before its start was written. This
             // time it is written first, so that it is charged if it does so again.
             let running = owned.run.running_steps();
@@ -284,10 +287,11 @@ impl Scheduler {
             let mut decisions = owned.run.begin(self.config.clock.now());
             // Their inputs came with the submission, so they wait for no commit.
             let ready = std::mem::take(&mut decisions.ready);
-            if owned.row.epoch > 1 {
+            if owned.row.epoch > 1 || owned.is_careful {
                 // It had an owner that wrote nothing: one of these may have ended its
                 // process. This time their starts are written first.
                 owned.careful.extend(&ready);
+                owned.is_careful = true;
             }
             self.record(project, decisions, false);
             for no in ready {
@@ -307,6 +311,9 @@ impl Scheduler {
     /// Lets go of a project that has ended (its last commit has freed the row), or that was
     /// taken for the moment of a message.
     pub(super) fn release_if_ended(&mut self, project: ProjectId) {
+        if self.rest(project) {
+            return;
+        }
         let Some(owned) = self.projects.get(&project) else { return };
         if owned.is_busy() || owned.reading {
             return;
@@ -368,7 +375,8 @@ impl Scheduler {
         });
     }
 
-    /// A project was given back; where a message was quicker, it is taken once more.
+    /// A project was given back; where a message, or a queue that goes on, was quicker, it is
+    /// taken once more.
     pub(super) fn released(&mut self, project: ProjectId, released: bool) {
         self.releasing.remove(&project);
         if !released && !self.draining {
@@ -400,6 +408,7 @@ impl Scheduler {
         }
         self.free += owned.running.len();
         self.dirty.remove(&project);
+        self.progress.retain(|key, _| key.project != project);
         if self.dirty.is_empty() {
             // What was counted is gone with it.
             (self.uncommitted, self.uncommitted_bytes) = (0, 0);

@@ -32,6 +32,8 @@ pub(crate) struct Key {
     pub(crate) project: ProjectId,
     pub(crate) no: StepNo,
     pub(crate) attempt: u32,
+    /// In which epoch of its project; zero for a step of somebody else's.
+    pub(crate) epoch: i64,
 }
 
 /// What a handler hears of a request to stop, where a time limit fires it too; else it follows

@@ -51,6 +51,8 @@ pub(super) struct Binder<'a> {
     pub(super) around: &'a Surroundings,
     pub(super) missing: BTreeSet<StepNo>,
     pub(super) secrets: Vec<String>,
+    /// What it must not see yet: that counts as missing.
+    unwritten: Option<&'a dyn Fn(StepNo) -> bool>,
 }
 
 /// A step in the plan that holds it.
@@ -67,7 +69,20 @@ impl<'a> Binder<'a> {
         outputs: &'a Outputs,
         around: &'a Surroundings,
     ) -> Self {
-        Self { run, outputs, around, missing: BTreeSet::new(), secrets: vec![] }
+        let (missing, secrets) = (BTreeSet::new(), vec![]);
+        Self { run, outputs, around, missing, secrets, unwritten: None }
+    }
+
+    /// Sees nothing of these steps.
+    pub(super) fn without(self, unwritten: &'a dyn Fn(StepNo) -> bool) -> Self {
+        Self { unwritten: Some(unwritten), ..self }
+    }
+
+    /// Takes note of a step that is seen.
+    pub(super) fn see(&mut self, no: StepNo) {
+        if self.unwritten.is_some_and(|unwritten| unwritten(no)) {
+            self.missing.insert(no);
+        }
     }
 
     /// Whether all conditions of a step are true.
@@ -152,6 +167,7 @@ impl<'a> Binder<'a> {
 
     /// The output of a step as bytes; that of one that became many is put together here.
     pub(super) fn assembled(&mut self, no: StepNo) -> Result<Output, StepError> {
+        self.see(no);
         let null = || Arc::from(serde_json::value::RawValue::NULL.to_owned());
         if self.run.step_state(no) != StepState::Succeeded {
             return Ok(null());
@@ -323,6 +339,7 @@ impl<'a> Binder<'a> {
 
     /// What `tasks.NAME` is.
     fn step_value(&mut self, no: StepNo) -> Result<Value, StepError> {
+        self.see(no);
         let view = self.run.view(no);
         let output = self.output_value(no)?;
         Ok(Value::from(BTreeMap::from([
@@ -341,6 +358,7 @@ impl<'a> Binder<'a> {
     }
 
     fn output_value(&mut self, no: StepNo) -> Result<Value, StepError> {
+        self.see(no);
         if self.run.step_state(no) != StepState::Succeeded {
             return Ok(Value::from(()));
         }

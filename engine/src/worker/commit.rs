@@ -23,6 +23,8 @@ use crate::{
 const MOST_UNCOMMITTED: usize = 4_096;
 /// At most so many bytes of outputs may wait to be written.
 const MOST_UNCOMMITTED_BYTES: usize = 64 * 1024 * 1024;
+/// So many bytes of outputs are written whatever else is going on.
+const FULL_BYTES: usize = 1024 * 1024;
 /// Outputs of the last tasks that come to more are no output of the project, unless it is
 /// declared: each is there step by step, and nobody asked for a second copy.
 const MOST_UNASKED: usize = 1024 * 1024;
@@ -74,6 +76,7 @@ impl Scheduler {
     ) {
         let Some(owned) = self.projects.get_mut(&project) else { return };
         let complete = decisions.complete;
+        let mut ahead = vec![];
         if decisions.is_empty() {
             // A timer writes nothing, but the inputs of the step may still be on their
             // way: it starts after the commit that holds them.
@@ -95,13 +98,18 @@ impl Scheduler {
             self.uncommitted_bytes += decisions.facts.iter().map(bytes).sum::<usize>();
             let before = owned.pending.size();
             crate::metrics::ended(&owned.run, &decisions.facts);
-            owned.record(decisions);
+            ahead = owned.record(decisions, &self.config.kinds);
+            // What goes ahead will call for a commit, and nobody asks for this one before.
+            let urgent = urgent && (ahead.is_empty() || !owned.may_ride());
             self.uncommitted += owned.pending.size() - before;
             self.dirty.insert(project);
             self.urgent |= urgent;
             if !urgent {
                 self.flush_soon();
             }
+        }
+        for no in ahead {
+            self.make_ready(project, no);
         }
         self.arm(project);
         self.reconcile_offers(project);
@@ -151,7 +159,9 @@ impl Scheduler {
         if due && !self.committing {
             self.flush_at = None;
         }
-        if due || self.urgent || self.uncommitted >= self.config.max_batch {
+        let full = self.uncommitted >= self.config.max_batch
+            || self.uncommitted_bytes >= FULL_BYTES;
+        if due || self.urgent || full {
             self.commit();
         }
     }
@@ -239,6 +249,8 @@ impl Scheduler {
             else {
                 continue;
             };
+            owned.outputs.arrived();
+            owned.written = carry.until;
             owned.row.last_event = carry.upto;
             owned.row.writes += 1;
             owned.freed = carry.finished.is_some()

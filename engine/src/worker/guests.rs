@@ -199,7 +199,8 @@ impl Scheduler {
         for claim in claims {
             self.free = self.free.saturating_sub(1);
             let Claim { project, no, attempt, .. } = claim;
-            let leash = Leash::new(Key { project, no, attempt }, &self.inbox_sender);
+            let leash =
+                Leash::new(Key { project, no, attempt, epoch: 0 }, &self.inbox_sender);
             let guest = Guest { claim, leash, may_repeat: true };
             self.guests.running.insert((claim.project, claim.no), guest);
             of.entry(claim.project).or_default().push(claim);
@@ -278,7 +279,7 @@ impl Scheduler {
             return self.end_guest(claim, Delivery::Failed(error));
         };
         let may_repeat = !run.policy(no).at_most_once && !handler.stops_with_lease();
-        let key = Key { project, no, attempt };
+        let key = Key { project, no, attempt, epoch: 0 };
         let (soft, hard) = run.limits(no);
         let inbox = self.inbox_sender.clone();
         let notes = Box::new(move |note| {
@@ -298,7 +299,7 @@ impl Scheduler {
             notes,
             secrets: input.secrets,
             added: Default::default(),
-            keeper: Some(Keeper {
+            keeper: (!handler.is_pure()).then(|| Keeper {
                 store: self.config.store.clone(),
                 clock: self.config.clock.clone(),
                 project,
@@ -341,7 +342,7 @@ impl Scheduler {
         let Some(guest) = self.guests.running.get(&(key.project, key.no)) else {
             return false;
         };
-        if guest.claim.attempt != key.attempt {
+        if guest.claim.attempt != key.attempt || key.epoch != 0 {
             return false;
         }
         let (claim, cut) = (guest.claim, guest.leash.is_cut());

@@ -47,8 +47,8 @@ impl Leash {
         }
     }
 
-    pub(super) fn attempt(&self) -> u32 {
-        self.key.attempt
+    pub(super) fn key(&self) -> Key {
+        self.key
     }
 
     /// Fires when the attempt is told to stop.
@@ -149,7 +149,7 @@ mod tests {
 
     fn leash() -> (Leash, mpsc::UnboundedReceiver<Message>) {
         let (inbox, told) = mpsc::unbounded_channel();
-        let key = Key { project: ProjectId::fresh(), no: 7, attempt: 1 };
+        let key = Key { project: ProjectId::fresh(), no: 7, attempt: 1, epoch: 1 };
         (Leash::new(key, &inbox), told)
     }
 

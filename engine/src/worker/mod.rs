@@ -6,9 +6,11 @@
 //! gathers meanwhile (group commit without a fixed wait). The scheduler itself never waits
 //! for the database: whatever asks it is a task that answers by message.
 //!
-//! Invariant: a decision is carried out only after the commit that holds its reason.
+//! Invariant: a decision with effects is carried out only after the commit that holds its
+//! reason; what only computes goes ahead of it (`ahead`).
 
 mod adopt;
+mod ahead;
 mod attempt;
 mod bind;
 mod commit;
@@ -104,6 +106,8 @@ pub(crate) enum Message {
     Adopted { project: ProjectId, result: Result<Adoption, StoreError> },
     /// A project was given back, or not: a message was quicker.
     Released { project: ProjectId, released: bool },
+    /// Of these projects that paused queues hold, some were given back.
+    Rested { asked: Vec<ProjectId>, released: Vec<ProjectId> },
     /// An attempt ended.
     Ended { key: Key, result: Result<End, StepError> },
     /// Attempts that shared a task ended.

@@ -10,9 +10,10 @@ use std::{
 use minijinja::Value;
 use tokio::time::Instant;
 
-use super::{bind::Surroundings, leash::Leash, outputs::Outputs};
+use super::{ahead::results, bind::Surroundings, leash::Leash, outputs::Outputs};
 use crate::{
     ProjectId, SessionId, Timestamp,
+    handler::Kinds,
     map::{Map, Set},
     plan::{Plan, StepNo},
     run::{
@@ -48,6 +49,8 @@ pub(crate) struct Owned {
     /// Steps whose start is written before it happens, because one of them may have ended
     /// the process before this one.
     pub(super) careful: Set<StepNo>,
+    /// Whether the process before this one has died with it.
+    pub(super) is_careful: bool,
     /// Whether it is wanted again once it has ended: a replay was quicker.
     pub(super) again: bool,
     /// The time under which it stands among the timers of the worker.
@@ -80,6 +83,8 @@ pub(crate) struct Owned {
     pub(super) places: Vec<u32>,
     /// Whether its place in the line may have changed.
     pub(super) moved: bool,
+    /// Up to which time of the run all is written.
+    pub(super) written: Timestamp,
     /// What the commit in flight holds of this project.
     pub(super) in_flight: Option<Carry>,
 }
@@ -117,6 +122,12 @@ pub(super) struct Pending {
 #[derive(Debug, Default)]
 pub(super) struct Carry {
     pub(super) ready: Vec<StepNo>,
+    /// Up to which time of the run all is written then.
+    pub(super) until: Timestamp,
+    /// The steps of which an attempt has failed.
+    pub(super) failed: Vec<StepNo>,
+    /// Whether there are facts of more than the work of pure steps.
+    pub(super) matters: bool,
     pub(super) launch: Vec<StepNo>,
     pub(super) stop: Vec<StepNo>,
     pub(super) finished: Option<ProjectState>,
@@ -166,7 +177,7 @@ impl Pending {
     }
 
     /// Whether it holds facts and history of steps only.
-    fn is_nothing_but_steps(&self) -> bool {
+    pub(super) fn is_nothing_but_steps(&self) -> bool {
         self.attempts.is_empty()
             && self.mail.is_empty()
             && self.consumed.is_empty()
@@ -175,6 +186,11 @@ impl Pending {
             && self.stop_claims.is_empty()
             && self.output.is_none()
             && self.reason.is_none()
+    }
+
+    /// Whether it holds a failure of a step.
+    pub(super) fn has_failure(&self, no: StepNo) -> bool {
+        self.facts.iter().any(|fact| fact.no == no && fact.failures > 0)
     }
 
     /// How many letters it consumes.
@@ -211,6 +227,7 @@ impl Owned {
             outputs_too_large: false,
             steered: false,
             careful: Set::default(),
+            is_careful: false,
             again: false,
             armed: None,
             weight: 0,
@@ -229,6 +246,7 @@ impl Owned {
             places: vec![],
             moved: false,
             in_flight: None,
+            written: run.now(),
             run,
         })
     }
@@ -259,6 +277,7 @@ impl Owned {
             finished_at: None,
             charged: false,
             writes: 0,
+            adoptions: 1,
         };
         let project = StoredProject {
             row,
@@ -329,8 +348,14 @@ impl Owned {
         u32::try_from(self.offers.keys().filter(ready).count()).unwrap_or(u32::MAX)
     }
 
-    /// Adds decisions to the part.
-    pub(super) fn record(&mut self, decisions: Decisions) {
+    /// Adds decisions to the part. Gives back the steps that may start at once.
+    pub(super) fn record(
+        &mut self,
+        mut decisions: Decisions,
+        kinds: &Kinds,
+    ) -> Vec<StepNo> {
+        let results = results(&decisions.facts);
+        let ahead = self.go_ahead(&results, &mut decisions.ready, kinds);
         let pending = &mut self.pending;
         for fact in decisions.facts {
             if let Some(output) = &fact.output {
@@ -366,6 +391,7 @@ impl Owned {
             }
         }
         pending.carry.finished = decisions.finished.or(pending.carry.finished);
+        ahead
     }
 
     pub(super) fn launch_after_commit(&mut self, no: StepNo) {
@@ -409,6 +435,7 @@ impl Owned {
     /// Whether a fact is only the first start of an attempt that ends at once.
     fn is_brief(&self, fact: &Fact) -> bool {
         fact.state == StepState::Running
+            && (fact.attempt, fact.crashes) == (1, 0)
             && !is_stored(&self.stored, fact.no)
             && self.running.get(&fact.no).is_some_and(Leash::is_brief)
     }
@@ -508,6 +535,9 @@ impl Owned {
             output: pending.output,
         };
         let mut carry = pending.carry;
+        carry.until = self.run.now();
+        let failed = |fact: &&Fact| fact.failures > 0;
+        carry.failed = part.facts.iter().filter(failed).map(|fact| fact.no).collect();
         carry.upto = part.upto();
         carry.mail.clone_from(&part.mail);
         carry.consumed.clone_from(&part.consumed);
@@ -516,6 +546,7 @@ impl Owned {
             self.offers.insert(offer.no, OfferState::Sent);
         }
         self.idle_since = None;
+        self.outputs.leave();
         self.in_flight = Some(carry);
         part
     }

@@ -101,6 +101,7 @@ impl Scheduler {
         self.strays = strays;
         self.more_candidates = (pulse.adoptable.len() >= MOST_TOLD).then_some(false);
         self.candidates = pulse.adoptable.into();
+        self.rests.refused.clear();
         self.hold_queues(pulse.paused);
     }
 
@@ -137,6 +138,7 @@ impl Scheduler {
         self.candidates.clear();
         self.strays.clear();
         self.releasing.clear();
+        self.rests.waiting.clear();
         self.others.clear();
         let before = std::mem::replace(&mut self.session, SessionId::fresh());
         let (config, session) = (Arc::clone(&self.config), self.session);

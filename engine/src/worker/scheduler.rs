@@ -25,6 +25,7 @@ use super::{
     grow::End,
     guests::Guests,
     heart::{self, Vitals},
+    hold::Rests,
     leash::Leash,
     line::Line,
     owned::Owned,
@@ -102,6 +103,7 @@ pub(super) struct Scheduler {
     pub(super) more_candidates: Option<bool>,
     /// Projects that are being given back.
     pub(super) releasing: HashSet<ProjectId>,
+    pub(super) rests: Rests,
     /// Projects that the database calls ours and that are not in our hands.
     pub(super) strays: HashSet<ProjectId>,
     /// Projects that could not be loaded, and until when they are not tried again.
@@ -136,7 +138,7 @@ pub(super) struct Scheduler {
     pub(super) look_again: bool,
     pub(super) data_version: Option<(i64, u64)>,
     pub(super) inbox: UnboundedReceiver<Message>,
-    progress: Map<Key, Timestamp>,
+    pub(super) progress: Map<Key, Timestamp>,
     fatal: Arc<watch::Sender<Option<StoreError>>>,
     shutdown: Vec<oneshot::Sender<()>>,
     aborted: bool,
@@ -208,6 +210,7 @@ pub(crate) fn spawn(
         candidates: VecDeque::new(),
         more_candidates: None,
         releasing: HashSet::new(),
+        rests: Rests::default(),
         strays: HashSet::new(),
         parked: HashMap::new(),
         wanted: HashSet::new(),
@@ -320,6 +323,7 @@ impl Scheduler {
             self.fire();
             self.flush();
             self.deliver_outcomes();
+            self.give_back_resting();
             self.room.store(self.has_room(), Ordering::Relaxed);
             if let Some(vitals) = &self.vitals {
                 let idle = self.free + self.guests.reserved();
@@ -393,6 +397,7 @@ impl Scheduler {
             Message::Born { owned } => self.born(*owned),
             Message::Adopted { project, result } => self.adopted(project, result),
             Message::Released { project, released } => self.released(project, released),
+            Message::Rested { asked, released } => self.rested(asked, &released),
             Message::Ended { key, result } => {
                 let mut result = Some(result);
                 if !self.guest_ended(key, &mut result)
@@ -462,11 +467,7 @@ impl Scheduler {
         self.progress.remove(&key);
         let Some(owned) = self.projects.get_mut(&key.project) else { return };
         // An attempt of an earlier ownership may report late.
-        if owned
-            .running
-            .get(&key.no)
-            .is_none_or(|running| running.attempt() != key.attempt)
-        {
+        if owned.running.get(&key.no).is_none_or(|running| running.key() != key) {
             return;
         }
         let cut = owned.running.remove(&key.no).is_some_and(Leash::ended);
@@ -474,7 +475,7 @@ impl Scheduler {
         if self.suspect == Some((key.project, key.no)) {
             self.free_suspects();
         }
-        let Key { project, no, attempt } = key;
+        let Key { project, no, attempt, .. } = key;
         let event = match result {
             Ok(end) => {
                 let Some(owned) = self.projects.get(&project) else { return };
@@ -495,7 +496,7 @@ impl Scheduler {
 
     fn note(&mut self, key: Key, generation: u32, note: Note) {
         let now = self.config.clock.now();
-        let Key { project, no, attempt } = key;
+        let Key { project, no, attempt, .. } = key;
         match note {
             Note::Log(line) => {
                 if self.logs.len() < MOST_LOGS {
@@ -511,7 +512,7 @@ impl Scheduler {
                     return;
                 }
                 let Some(owned) = self.projects.get_mut(&project) else { return };
-                if !owned.running.contains_key(&no) {
+                if owned.running.get(&no).is_none_or(|it| it.key() != key) {
                     return;
                 }
                 self.progress.insert(key, now);
@@ -519,11 +520,8 @@ impl Scheduler {
                 record.attempt = attempt;
                 record.progress = Some((fraction, message));
                 let records = vec![record];
-                self.record(
-                    project,
-                    Decisions { records, ..Decisions::default() },
-                    false,
-                );
+                let decisions = Decisions { records, ..Decisions::default() };
+                self.record(project, decisions, false);
             }
         }
     }

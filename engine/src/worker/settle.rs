@@ -273,6 +273,7 @@ mod tests {
             finished_at: None,
             charged: false,
             writes: part.writes,
+            adoptions: 1,
         }
     }
 

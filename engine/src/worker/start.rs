@@ -70,6 +70,19 @@ impl Scheduler {
         if self.config.steer_only || self.held_queues.is_none() || !self.may_begin() {
             return;
         }
+        self.look_at_held();
+        loop {
+            self.work_off_instants();
+            self.fill_slots();
+            // A condition that was false may have decided a join.
+            if self.instant.is_empty() || !self.may_record() {
+                return;
+            }
+        }
+    }
+
+    /// Works through joins and expansions, which need no slot.
+    fn work_off_instants(&mut self) {
         while self.may_record()
             && let Some((project, no)) = self.instant.pop_front()
         {
@@ -80,7 +93,9 @@ impl Scheduler {
                 self.prepare(project, no);
             }
         }
-        self.look_at_held();
+    }
+
+    fn fill_slots(&mut self) {
         while self.has_slot()
             && let Some((priority, project)) = self.choose()
         {
@@ -108,6 +123,7 @@ impl Scheduler {
         let Some(no) = owned.queue.pop(&owned.run) else { return false };
         if is_held(self.held_queues.as_ref(), &owned.run.policy(no).queue) {
             owned.push_foreign(no);
+            self.release_if_ended(project);
             return false;
         }
         if owned.run.view(no).crashes >= SUSPECT && self.suspect.is_some() {
@@ -127,22 +143,25 @@ impl Scheduler {
         }
     }
 
-    /// Works through joins and expansions, which need no slot, and evaluates conditions.
+    /// Evaluates the conditions and the input of a step, and starts it; a join ends here.
     pub(super) fn prepare(&mut self, project: ProjectId, no: StepNo) {
         let Some(owned) = self.projects.get_mut(&project) else { return };
         if owned.run.step_state(no) != StepState::Ready {
             return;
         }
-        let binder = || Binder::new(&owned.run, &owned.outputs, &owned.around);
+        let unwritten = |seen| owned.is_unwritten(seen);
+        let sees_ahead = owned.is_plain(no, &self.config.kinds);
+        let binder = || {
+            let binder = Binder::new(&owned.run, &owned.outputs, &owned.around);
+            if sees_ahead { binder } else { binder.without(&unwritten) }
+        };
         if !owned.run.step(no).conditions.is_empty() {
             match binder().conditions(no) {
                 Bound::Value(true) => {}
                 Bound::Value(false) => {
                     return self.apply(project, Event::ConditionFalse { no }, true);
                 }
-                Bound::Missing(steps) => {
-                    return self.fetch(project, steps, Then::Start(no), MOST_INPUT);
-                }
+                Bound::Missing(steps) => return self.start_with(project, no, steps),
                 Bound::Failed(error) => return self.fail_unstarted(project, no, error),
             }
         }
@@ -151,9 +170,7 @@ impl Scheduler {
         }
         let input = match binder().input(no, &self.config.kinds) {
             Bound::Value(input) => input,
-            Bound::Missing(steps) => {
-                return self.fetch(project, steps, Then::Start(no), MOST_INPUT);
-            }
+            Bound::Missing(steps) => return self.start_with(project, no, steps),
             Bound::Failed(error) => return self.fail_unstarted(project, no, error),
         };
         match &owned.run.step(no).action {
@@ -176,6 +193,20 @@ impl Scheduler {
             }
             Action::ForEach(_) => self.expand(project, no, input),
         }
+    }
+
+    /// A step that needs outputs which are not in memory, or must be written first.
+    fn start_with(&mut self, project: ProjectId, no: StepNo, steps: Vec<StepNo>) {
+        let Some(owned) = self.projects.get_mut(&project) else { return };
+        let sees_ahead = owned.is_plain(no, &self.config.kinds);
+        if !sees_ahead && owned.sees_unwritten(&steps) {
+            if owned.put_off(no) {
+                self.dirty.insert(project);
+                self.urgent = true;
+            }
+            return;
+        }
+        self.fetch(project, steps, Then::Start(no), MOST_INPUT);
     }
 
     fn expand(&mut self, project: ProjectId, no: StepNo, input: Input) {
@@ -224,7 +255,7 @@ impl Scheduler {
             suspect || owned.run.policy(no).at_most_once || owned.careful.remove(&no);
         owned.served += 1;
         let attempt = owned.run.view(no).attempt + 1;
-        let key = Key { project, no, attempt };
+        let key = Key { project, no, attempt, epoch: owned.row.epoch };
         owned.running.insert(no, Leash::new(key, &self.inbox_sender));
         debug_assert!(self.free > 0, "a start has a slot");
         self.free -= 1;
@@ -245,9 +276,9 @@ impl Scheduler {
     pub(super) fn launch(&mut self, project: ProjectId, no: StepNo, input: Input) {
         let Some(owned) = self.projects.get(&project) else { return };
         let Some(running) = owned.running.get(&no) else { return };
-        let (attempt, stop) = (running.attempt(), running.token().clone());
+        let (key, stop) = (running.key(), running.token().clone());
+        let attempt = key.attempt;
         let view = owned.run.view(no);
-        let key = Key { project, no, attempt };
         if stop.is_cancelled() {
             // Cancelled in the commit that recorded the start: the effect never began.
             let result = Err(StepError::not_started());
@@ -278,7 +309,8 @@ impl Scheduler {
             notes,
             secrets: input.secrets,
             added: Default::default(),
-            keeper: Some(Keeper {
+            // What a pure one builds on may not be written yet: it keeps nothing before that.
+            keeper: (!handler.is_pure()).then(|| Keeper {
                 store: self.config.store.clone(),
                 clock: self.config.clock.clone(),
                 project,

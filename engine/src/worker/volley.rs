@@ -223,7 +223,7 @@ impl Scheduler {
         self.projects
             .get_mut(&key.project)
             .and_then(|owned| owned.running.get_mut(&key.no))
-            .filter(|leash| leash.attempt() == key.attempt)
+            .filter(|leash| leash.key() == key)
     }
 }
 

@@ -295,6 +295,72 @@ tasks: {a: {use: t}, b: {kind: work, needs: [a]}}",
         engine.shutdown().await;
     }
 
+    async fn a_project_that_paused_queues_hold_is_in_nobodys_hands(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        for queue in ["gpu", "cpu"] {
+            assert_eq!(engine.pause_queue(queue, None).await.unwrap(), Steered::Applied);
+        }
+        let document = "tasks: {g: {kind: work, queue: gpu}, c: {kind: work, queue: cpu}}";
+        let project = engine.submit(yaml(document)).await.unwrap();
+        let waiting = { let project = project.clone(); async move { ended(&project).await } };
+        let waiting = tokio::spawn(waiting);
+        let store = stage.database.open().await;
+        let owner = async || store.row(project.id()).await.unwrap().unwrap().session;
+        stage.until("it rests", async || owner().await.is_none()).await;
+        let states = states(&project).await;
+        assert_eq!(states, ["g: ready", "c: ready"]);
+        let why = project.why("g").await.unwrap();
+        assert_eq!(why.reasons[0].queue.as_deref(), Some("gpu"));
+        // A message finds it, and a pause of the project outlasts that of the queues.
+        assert_eq!(project.pause().await.unwrap(), Steered::Applied);
+        assert_eq!(project.resume().await.unwrap(), Steered::Applied);
+        stage.until("it rests again", async || owner().await.is_none()).await;
+        assert_eq!(engine.resume_queue("gpu", None).await.unwrap(), Steered::Applied);
+        let call = stage.next().await;
+        assert_eq!(call.step(), "g");
+        assert!(stage.is_quiet().await, "the other queue is paused");
+        call.succeed(json!(1));
+        stage.until("it rests once more", async || owner().await.is_none()).await;
+        assert_eq!(engine.resume_queue("cpu", None).await.unwrap(), Steered::Applied);
+        stage.next().await.succeed(json!(2));
+        assert_eq!(waiting.await.unwrap().state.as_str(), "succeeded");
+        engine.shutdown().await;
+    }
+
+    async fn what_a_paused_queue_does_not_hold_goes_on(backend) {
+        let stage = Stage::on(backend);
+        let engine = stage.engine().await;
+        assert_eq!(engine.pause_queue("gpu", None).await.unwrap(), Steered::Applied);
+        // A failure ends the one that waits, and what follows is a join.
+        let canvas = "
+            name: canvas
+            canvas:
+              group:
+                - { kind: work, options: { queue: gpu } }
+                - { kind: work }
+              siblings: cancel
+              on_failure: [[work]]
+        ";
+        let canvas = engine.submit(yaml(canvas)).await.unwrap();
+        stage.next().await.fail(StepError::fail("broken", "for good"));
+        stage.next().await.succeed(json!(1));
+        assert_eq!(ended(&canvas).await.state.as_str(), "failed");
+        // So does a time, and what follows is an expansion.
+        let late = "
+            name: late
+            tasks:
+              g: { kind: work, queue: gpu, start_before: 1s }
+              each: { kind: work, needs: [g], rule: all_done, for_each: [1] }
+        ";
+        let late = engine.submit(yaml(late)).await.unwrap();
+        stage.until_step(&late, "g", "ready").await;
+        stage.clock.advance(Duration::from_secs(2));
+        stage.next().await.succeed(json!(1));
+        assert_eq!(ended(&late).await.state.as_str(), "succeeded");
+        engine.shutdown().await;
+    }
+
     async fn a_project_that_nobody_executes_can_be_cancelled(backend) {
         let stage = Stage::on(backend);
         let other = stage.builder().connect().await.unwrap();

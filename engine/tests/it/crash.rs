@@ -21,15 +21,15 @@ use crate::{
     stage::{ended, yaml},
 };
 
-/// Retries, an allowed failure, rules, a condition, a template, an expansion, a sleep and
-/// fan-ins.
+/// Retries, an allowed failure, rules, a condition, a template, an expansion, a sleep, pure
+/// steps and fan-ins.
 const DOCUMENT: &str = "
 name: every kind of step
 templates:
   pair:
     params: { value: {} }
     tasks:
-      double: { kind: calc, with: { value: '${{ params.value * 2 }}' } }
+      double: { kind: pure, with: { value: '${{ params.value * 2 }}' } }
       flaky: { kind: flaky, needs: [double], with: { value: '${{ tasks.double.output + 1 }}' }, retry: { max_retries: 5, delay: 1ms } }
     output: '${{ tasks.flaky.output }}'
 tasks:
@@ -38,9 +38,9 @@ tasks:
   broken: { kind: broken, needs: [start], allow_failure: true }
   fallback: { kind: calc, needs: [broken], rule: any_failed, with: { value: '${{ tasks.broken.error.code }}' } }
   never: { kind: calc, needs: [start], if: tasks.start.output > 100, with: { value: 0 } }
-  after_never: { kind: calc, needs: [never], rule: none_failed, with: { value: 5 } }
+  after_never: { kind: pure, needs: [never], rule: none_failed, with: { value: 5 } }
   pair: { use: pair, needs: [start], with: { value: '${{ tasks.start.output }}' } }
-  each: { kind: calc, needs: [pair], for_each: [1, 2, 3], window: 2, with: { value: '${{ item * tasks.pair.output }}' } }
+  each: { kind: pure, needs: [pair], for_each: [1, 2, 3], window: 2, with: { value: '${{ item * tasks.pair.output }}' } }
   nap: { kind: nap, needs: [start] }
   sum: { kind: calc, needs: [fallback, after_never, each, nap], with: { value: ['${{ tasks.each.output }}', '${{ tasks.fallback.output }}', '${{ tasks.nap.output }}'] } }
   lost: { kind: calc, needs: [after_never], if: 'tasks.after_never.output.nothing', with: { value: 0 }, allow_failure: true }
@@ -56,9 +56,9 @@ canvas:
     - group:
         - { kind: flaky, options: { retry: { max_retries: 5, delay: 1ms } } }
         - { kind: broken, on_failure: [[calc]] }
-        - { chain: [[calc], { kind: nap }, [calc]], on_success: [[calc]] }
+        - { chain: [[pure], { kind: nap }, [pure]], on_success: [[pure]] }
         - { kind: calc, options: { start_before: '2020-01-01T00:00:00Z' } }
-        - { chain: [[calc], { kind: adds }] }
+        - { chain: [[pure], { kind: adds }] }
         - group: [{ kind: broken }, { kind: calc, options: { delay: 1h } }]
           siblings: cancel
       tolerate: 2
@@ -139,6 +139,7 @@ fn kinds(builder: EngineBuilder, witness: &Witness) -> EngineBuilder {
     builder
         .handler(handler_fn("becomes", becomes))
         .handler(handler_fn("adds", adds))
+        .handler(handler_fn("pure", calc.clone()).pure())
         .handler(handler_fn("calc", calc))
         .handler(handler_fn("flaky", flaky))
         .handler(handler_fn("broken", broken))

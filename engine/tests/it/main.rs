@@ -25,6 +25,7 @@ mod interleave;
 mod mishaps;
 #[cfg(feature = "broken")]
 mod negative;
+mod pure;
 mod replay;
 mod replays;
 mod schema;

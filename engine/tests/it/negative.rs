@@ -67,6 +67,8 @@ const SCRIPTED: &[(&str, &str)] = &[
     ("a commit clears the counter of messages", "send, send and read"),
     ("the last commit forgets what is unread", "send, the last commit"),
     ("an adoption does not raise the epoch", "release, send"),
+    ("what rests does not know that its queue goes on", "rest, the queue goes on"),
+    ("a queue that goes on wakes nobody", "rest, the queue goes on"),
     ("two adopt at once", "adopt, adopt"),
     ("who adopts is declared dead meanwhile", "adopt, the adopter dies"),
     ("who submits for itself is declared dead meanwhile", "submit, its owner dies"),

@@ -1,5 +1,5 @@
-//! A stage for tests: every attempt of the kind `work` reports to the test and ends as the
-//! test says, so that nothing depends on how long anything takes.
+//! A stage for tests: every attempt of the kinds `work` and `pure` reports to the test and
+//! ends as the test says, so that nothing depends on how long anything takes.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -52,18 +52,25 @@ impl Call {
 }
 
 #[derive(Clone)]
-struct Work(mpsc::UnboundedSender<Call>);
+struct Work {
+    calls: mpsc::UnboundedSender<Call>,
+    is_pure: bool,
+}
 
 #[async_trait]
 impl Handler for Work {
     fn kind(&self) -> &'static str {
-        "work"
+        if self.is_pure { "pure" } else { "work" }
+    }
+
+    fn is_pure(&self) -> bool {
+        self.is_pure
     }
 
     async fn run(&self, ctx: Context, input: &RawValue) -> Result<Outcome, StepError> {
         let (reply, end) = oneshot::channel();
         let input = serde_json::from_str(input.get()).unwrap();
-        let _ = self.0.send(Call { ctx, input, reply });
+        let _ = self.calls.send(Call { ctx, input, reply });
         end.await.unwrap_or_else(|_| std::panic!("the test dropped the call"))
     }
 }
@@ -106,10 +113,9 @@ impl Stage {
     }
 
     pub(crate) fn builder(&self) -> EngineBuilder {
-        self.database
-            .builder()
-            .clock(self.clock.clone())
-            .handler(Work(self.sender.clone()))
+        let builder = self.database.builder().clock(self.clock.clone());
+        let kind = |is_pure| Work { calls: self.sender.clone(), is_pure };
+        builder.handler(kind(false)).handler(kind(true))
     }
 
     /// The one executor: whoever was it before is dead.

@@ -2,6 +2,8 @@
 //!
 //! Compiled once for each database, with its types: see `store/mod.rs`.
 
+use std::collections::BTreeSet;
+
 use sqlx::{Connection as _, Row as _};
 use uuid::Uuid;
 
@@ -11,9 +13,10 @@ use super::{
     rows::{number, project_id, raw, time},
 };
 use crate::{
-    ProjectId, Timestamp,
+    ProjectId, SessionId, Timestamp,
     store::{
-        AuditLine, Author, QueueRow, Statements, StoreError, Summary, TokenRow, damaged,
+        AuditLine, Author, QueueRow, Resting, Statements, StoreError, Summary,
+        TokenRow, damaged,
     },
 };
 
@@ -185,7 +188,13 @@ impl Backend {
                     }
                     false => {
                         let query = sqlx::query(sql.resume_queue).bind(queue.clone());
-                        ("queue.resume", query.execute(&mut *tx).await?)
+                        let done = query.execute(&mut *tx).await?;
+                        let mut left = done.rows_affected() > 0;
+                        while left {
+                            let query = sqlx::query(sql.wake_held);
+                            left = query.execute(&mut *tx).await?.rows_affected() > 0;
+                        }
+                        ("queue.resume", done)
                     }
                 };
                 let changed = done.rows_affected() == 1;
@@ -194,6 +203,39 @@ impl Backend {
                     put_audit(tx, sql, &author, what, now).await?;
                 }
                 Ok(changed)
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn rest(
+        &self,
+        session: SessionId,
+        resting: Vec<Resting>,
+    ) -> Result<Vec<ProjectId>, StoreError> {
+        let sql = self.sql();
+        self.write("rest", move |tx| {
+            let resting = resting.clone();
+            Box::pin(async move {
+                let queues: BTreeSet<&String> =
+                    resting.iter().flat_map(|it| &it.queues).collect();
+                let queues = serde_json::to_string(&queues).unwrap_or_default();
+                let rows = sqlx::query(sql.lock_queues)
+                    .bind(queues)
+                    .fetch_all(&mut *tx)
+                    .await?;
+                let paused: BTreeSet<String> =
+                    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+                let still = |it: &&Resting| it.queues.is_subset(&paused);
+                let asked: Vec<(String, i64)> = resting
+                    .iter()
+                    .filter(still)
+                    .map(|it| (it.project.uuid().simple().to_string(), it.epoch))
+                    .collect();
+                let asked = serde_json::to_string(&asked).unwrap_or_default();
+                let query = sqlx::query(sql.rest).bind(session.uuid()).bind(asked);
+                let rows = query.fetch_all(tx).await?;
+                rows.iter().map(|row| project_id(row, 0)).collect()
             })
         })
         .await

@@ -44,6 +44,7 @@ pub(super) fn project_row(row: &Row) -> Result<ProjectRow, StoreError> {
         finished_at: time(row, 16)?,
         charged: row.try_get(17)?,
         writes: row.try_get(18)?,
+        adoptions: row.try_get(19)?,
     })
 }
 

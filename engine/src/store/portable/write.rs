@@ -1,7 +1,7 @@
 //! The writing verbs beside `commit`: one body for every database.
 //!
 //! Compiled once for each database, with its types: see `store/mod.rs`. Locks are taken in
-//! one order everywhere: projects by id, then claims, then sessions.
+//! one order everywhere: paused queues, projects by id, then claims, then sessions.
 
 use std::collections::BTreeMap;
 

@@ -90,6 +90,11 @@ fn migrator() -> Migrator {
             "unchecked rows",
             include_str!("../../../../migrations/sqlite/0012_unchecked_rows.sql"),
         ),
+        migration(
+            13,
+            "held projects",
+            include_str!("../../../../migrations/sqlite/0013_held_projects.sql"),
+        ),
     ])
 }
 

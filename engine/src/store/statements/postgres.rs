@@ -58,6 +58,33 @@ update sessions
 set state = case state when 'draining' then 'drained' else 'dead' end
 from over where sessions.id = over.id",
 
+    // A queue that goes on meanwhile waits for this, and wakes what this has given back.
+    lock_queues: "
+select name from paused_queues
+where name in (select value from json_array_elements_text($1::json))
+for key share",
+
+    wake_held: "
+with held as materialized (
+    select id from projects where session is null and wake_at = 9223372036854775807
+    order by id limit 10000 for no key update
+)
+update projects set wake_at = 0 from held where projects.id = held.id",
+
+    rest: "
+with asked as materialized (
+    select (value->>0)::uuid as id, (value->>1)::bigint as epoch
+    from json_array_elements($2::json)
+), mine as materialized (
+    select p.id from projects p join asked a on a.id = p.id
+    where p.session = $1 and p.epoch = a.epoch and p.mail = 0
+    order by p.id for no key update of p
+)
+update projects
+set session = null, wake_at = 9223372036854775807, adoptions = 0, loads = 0
+from mine where projects.id = mine.id
+returning projects.id",
+
     // In order: whoever locks several projects locks them by id.
     lock_owned: "
 select p.id from projects p
@@ -83,7 +110,7 @@ with me as materialized (
 update projects set
     session = $2,
     epoch = epoch + 1,
-    adoptions = adoptions + 1,
+    adoptions = adoptions + case when session is null then 1 else 0 end,
     loads = loads + 1
 from free where projects.id = free.id",
 
@@ -254,7 +281,8 @@ order by p.id for no key update",
 
     list: "
 select id, name, state, reason, plan, priority, session, epoch, loads, last_event,
-    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes
+    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes,
+    adoptions
 from projects
 where ($1::bigint is null or (created_at, id) < ($1, $2::uuid))
     and ($3 = '' or strpos($3, ',' || state || ',') > 0)
@@ -379,11 +407,11 @@ union all
 select 'adopt', due.id, due.priority, due.mail, null from (
     with recursive level (priority) as (
         (select p.priority from projects p
-            where p.session is null and p.wake_at is not null
+            where p.session is null and p.wake_at < 9223372036854775807
             order by p.priority desc limit 1)
         union all
         select (select p.priority from projects p
-            where p.session is null and p.wake_at is not null
+            where p.session is null and p.wake_at < 9223372036854775807
                 and p.priority < level.priority
             order by p.priority desc limit 1)
         from level where level.priority is not null

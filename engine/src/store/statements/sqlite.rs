@@ -69,6 +69,21 @@ insert into paused_queues (name, paused_at) values ($1, $2) on conflict (name) d
 
     resume_queue: "delete from paused_queues where name = $1",
 
+    lock_queues: "select name from paused_queues where name in (select value from json_each($1))",
+
+    // What waits until a queue goes on, a part at a time.
+    wake_held: "
+update projects set wake_at = 0
+where id in (select id from projects
+    where session is null and wake_at = 9223372036854775807 limit 10000)",
+
+    // As `release`; but a charge stays: nothing has started since.
+    rest: "
+update projects set session = null, wake_at = 9223372036854775807, adoptions = 0, loads = 0
+where session = $1 and mail = 0
+    and (id, epoch) in (select unhex(value ->> 0), value ->> 1 from json_each($2))
+returning id",
+
     // What followers of projects have not heard of yet.
     last_events: "
 select id, last_event, finished_at is not null from projects
@@ -121,6 +136,7 @@ select * from (
     select 'adopt', id, priority, mail, null from projects
     where session is null
         and wake_at between 0 and cast(unixepoch('subsec') * 1000000 as integer)
+        and wake_at < 9223372036854775807
     order by priority desc, wake_at, id limit 256)
 union all
 select * from (
@@ -169,6 +185,7 @@ where id = $1 and beat = $2 and state in ('live', 'draining')
     free_projects: "
 update projects set
     charged = case when adoptions > 0 then charged else $2 end,
+    adoptions = case when $2 then adoptions else 0 end,
     session = null,
     wake_at = case
         when state in ('succeeded', 'failed', 'cancelled') and mail = 0 then null
@@ -189,7 +206,7 @@ returning project",
 update projects set
     session = $2,
     epoch = epoch + 1,
-    adoptions = adoptions + 1,
+    adoptions = adoptions + (session is null),
     loads = loads + 1
 where id = $1 and (session is null or session = $2)
     and exists (select 1 from sessions s where s.id = $2 and s.state = 'live')",
@@ -456,12 +473,14 @@ returning project",
 
     project: "
 select id, name, state, reason, plan, priority, session, epoch, loads, last_event,
-    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes
+    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes,
+    adoptions
 from projects where id = $1",
 
     list: "
 select id, name, state, reason, plan, priority, session, epoch, loads, last_event,
-    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes
+    mail, next_no, counts, created_at, began_at, cancelled_at, finished_at, charged, writes,
+    adoptions
 from projects
 where ($1 is null or (created_at, id) < ($1, $2))
     and ($3 = '' or instr($3, ',' || state || ',') > 0)

@@ -65,6 +65,7 @@ impl World {
                 let left = book.is_gone(old.who)
                     || old.who == new.who
                     || book.released.contains(&(at, old.epoch))
+                    || book.rested.contains(&(at, old.epoch))
                     || book.finished.contains(&(at, old.epoch))
                     || book.parked.contains(&at)
                     || book.replayed.contains(&at);
@@ -185,11 +186,13 @@ impl World {
         let epoch = owner.map_or(0, |owner| owner.epoch);
         assert_eq!(row.epoch, epoch, "{said}: the epoch");
         let parked = book.parked.contains(&at);
-        let asleep = book.released.contains(&(at, epoch)) || parked;
+        let rested = book.rested.contains(&(at, epoch));
+        let held = rested && !book.resumed;
+        let asleep = book.released.contains(&(at, epoch)) || parked || held;
         let over = book.finished.contains(&(at, epoch));
         let again = book.replayed.contains(&at);
         if let Some(owner) = owner
-            && !(book.is_gone(owner.who) || asleep || over || again)
+            && !(book.is_gone(owner.who) || asleep || rested || over || again)
         {
             let session = Some(raw_id(self.sessions[&owner.who]));
             assert_eq!(row.session, session, "{said}: {owner:?} owns it");

@@ -216,6 +216,20 @@ pub(super) const SCRIPTS: &[Script] = &[
         [&[Send(0), Send(0)], &[Send(0), Read(A, 0), Commit(A, 0, Consume)]],
         &[Project(0), Table("mailbox")],
     ),
+    script(
+        "rest, the queue goes on",
+        &[],
+        &[Adopt(A, 0), PauseQueue],
+        [&[Rest(A, 0)], &[ResumeQueue]],
+        &[Project(0), Table("paused_queues")],
+    ),
+    script(
+        "rest, send and the queue goes on",
+        &[],
+        &[Adopt(A, 0), PauseQueue],
+        [&[Rest(A, 0), Adopt(A, 0)], &[Send(0), ResumeQueue]],
+        &[Project(0)],
+    ),
     script("park, send", &[], OWNED, [&[Park(A, 0)], &[Send(0)]], &[Project(0)]),
     script(
         "replay, send",

@@ -11,7 +11,7 @@ use dandori::{
     run::{Fact, Record, RecordKind, Replay, SetBack, StepState},
     store::{
         Beat, Claim, ClaimOutcome, Consumed, Delivery, Letters, MailKind, NewProject,
-        NewSession, Offer, Part, Reopening, Serves, Store, Submitted,
+        NewSession, Offer, Part, Reopening, Resting, Serves, Store, Submitted,
     },
 };
 
@@ -41,6 +41,10 @@ pub(super) enum Op {
     /// One commit with a part of each project, which also stops step 0.
     Both(Who),
     Release(Who, usize),
+    /// Gives it back for as long as the queue is paused.
+    Rest(Who, usize),
+    PauseQueue,
+    ResumeQueue,
     Park(Who, usize),
     Send(usize),
     Replay(usize),
@@ -122,6 +126,9 @@ pub(super) struct Book {
     pub(super) replayed: Vec<usize>,
     /// Projects that were given back to sleep, and in which epoch.
     pub(super) released: Vec<(usize, i64)>,
+    /// Those that a paused queue holds, and whether it has gone on.
+    pub(super) rested: Vec<(usize, i64)>,
+    pub(super) resumed: bool,
     pub(super) parked: Vec<usize>,
     pub(super) finished: Vec<(usize, i64)>,
     pub(super) beaten: Vec<Who>,
@@ -241,6 +248,22 @@ impl World {
                 if store.release(session, id, epoch, 0, None).await.unwrap() {
                     self.book().released.push((at, epoch));
                 }
+            }
+            Op::Rest(who, at) => {
+                let Some(epoch) = self.epoch(who, at) else { return };
+                let (session, id) = (self.sessions[&who], self.id(at));
+                let queues = BTreeSet::from([self.kind.clone()]);
+                let resting = Resting { project: id, epoch, queues };
+                if store.rest(session, vec![resting]).await.unwrap() == [id] {
+                    self.book().rested.push((at, epoch));
+                }
+            }
+            Op::PauseQueue => {
+                store.hold_queue(self.kind.clone(), true, None, NOW).await.unwrap();
+            }
+            Op::ResumeQueue => {
+                store.hold_queue(self.kind.clone(), false, None, NOW).await.unwrap();
+                self.book().resumed = true;
             }
             Op::Park(who, at) => {
                 let Some(epoch) = self.epoch(who, at) else { return };
