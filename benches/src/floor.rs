@@ -23,7 +23,7 @@ const TABLE: &str = "create table steps (project text not null, no bigint not nu
     started_at bigint, output BYTES, primary key (project, no))";
 
 pub(crate) struct Floor {
-    _place: Place,
+    place: Place,
     database: Mutex<Database>,
 }
 
@@ -64,7 +64,13 @@ impl Floor {
                 Database::Postgres(connection)
             }
         };
-        Ok(Self { _place: place, database: Mutex::new(database) })
+        Ok(Self { place, database: Mutex::new(database) })
+    }
+
+    /// Leaves nothing behind.
+    pub(crate) async fn end(self) -> Result<(), Anything> {
+        drop(self.database);
+        self.place.remove().await
     }
 
     /// Rows a second: one statement and one durable commit for each batch.

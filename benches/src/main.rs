@@ -30,9 +30,13 @@ use dandori::{
     store::ListFilter,
 };
 use serde::Serialize;
+use sqlx::{Connection as _, PgConnection};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
-use crate::{floor::Floor, shape::Shape};
+use crate::{
+    floor::Floor,
+    shape::{Shape, StepKind},
+};
 
 type Anything = Box<dyn std::error::Error + Send + Sync>;
 
@@ -59,6 +63,9 @@ enum What {
         /// The database.
         #[arg(long, value_enum, default_value_t = Kind::Sqlite)]
         store: Kind,
+        /// Whether its steps have effects.
+        #[arg(long, value_enum, default_value_t = StepKind::Noop)]
+        kind: StepKind,
         /// Each figure is the median of so many rounds.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -128,6 +135,9 @@ struct Throughput {
     /// Each figure is the median of so many rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Whether steps have effects; those of a chain do, others do not.
+    #[arg(long, value_enum)]
+    kind: Option<StepKind>,
     /// How many steps run at once.
     #[arg(long, default_value_t = 256)]
     concurrency: usize,
@@ -171,6 +181,18 @@ impl Place {
         Ok(Self { kind, at, _folder: tempfile::tempdir()? })
     }
 
+    /// Leaves nothing behind that a server would still have to write during what follows.
+    pub(crate) async fn remove(self) -> Result<(), Anything> {
+        let Some((url, schema)) = self.at.split_once("schema=") else { return Ok(()) };
+        let url = url.trim_end_matches(['?', '&']);
+        let mut connection = PgConnection::connect(url).await?;
+        let drop = format!("drop schema if exists {schema} cascade");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut connection).await?;
+        // Not everybody may ask for it.
+        let _ = sqlx::raw_sql("checkpoint").execute(&mut connection).await;
+        Ok(())
+    }
+
     pub(crate) fn builder(&self) -> EngineBuilder {
         match self.kind {
             Kind::Sqlite => Engine::builder().sqlite(PathBuf::from(&self.at)),
@@ -182,7 +204,17 @@ impl Place {
         let noop = async |_: Context, _: serde_json::Value| {
             Ok::<_, StepError>("x".repeat(OUTPUT))
         };
-        let builder = self.builder().handler(handler_fn("noop", noop));
+        let builder = self.builder();
+        let builder = [StepKind::Noop, StepKind::Call].into_iter().fold(
+            builder,
+            |builder, kind| {
+                let handler = handler_fn(kind.name(), noop);
+                match kind {
+                    StepKind::Noop => builder.handler(handler.pure()),
+                    StepKind::Call => builder.handler(handler),
+                }
+            },
+        );
         Ok(builder.concurrency(concurrency).start().await?)
     }
 }
@@ -214,7 +246,9 @@ fn main() -> Result<(), Anything> {
     let on = tokio::runtime::Runtime::new()?;
     match Args::parse().what {
         What::Throughput(args) => on.block_on(measure(&args)),
-        What::Latency { store, rounds } => on.block_on(more::latency(store, rounds)),
+        What::Latency { store, kind, rounds } => {
+            on.block_on(more::latency(store, kind, rounds))
+        }
         What::Idle { store, stored } => on.block_on(more::idle(store, stored)),
         What::Backlog { store, waiting } => on.block_on(more::backlog(store, waiting)),
         What::Workers { shape, steps, rounds } => more::workers(&shape, steps, rounds),
@@ -249,7 +283,8 @@ async fn measure(args: &Throughput) -> Result<(), Anything> {
 }
 
 async fn throughput(args: &Throughput) -> Result<Figures, Anything> {
-    let documents = args.shape.documents(args.steps)?;
+    let kind = args.kind.unwrap_or_else(|| args.shape.kind());
+    let documents = args.shape.documents(args.steps, kind)?;
     let steps: usize = documents.iter().map(|it| it.document().tasks.len()).sum();
     let (mut rates, mut cpu, mut rows, mut commits) = (vec![], vec![], vec![], vec![]);
     let mut hops: Vec<f64> = vec![];
@@ -258,7 +293,7 @@ async fn throughput(args: &Throughput) -> Result<Figures, Anything> {
         let floor = Floor::begin(args.store).await?;
         commits.push(floor.commit().await?);
         rows.push(floor.rows(steps.clamp(10_000, 100_000)).await?);
-        drop(floor);
+        floor.end().await?;
         let place = Place::fresh(args.store)?;
         fill(&place, args.stored, args.concurrency).await?;
         wait(&place, args.waiting, args.concurrency).await?;
@@ -274,6 +309,7 @@ async fn throughput(args: &Throughput) -> Result<Figures, Anything> {
         rates.push(steps as f64 / took.as_secs_f64());
         hops.extend(latencies(&engine, &documents).await?);
         engine.shutdown().await;
+        place.remove().await?;
     }
     // Apart: counting costs time.
     let place = Place::fresh(args.store)?;
@@ -327,7 +363,7 @@ pub(crate) async fn fill(
     let mut left = stored;
     while left > 0 {
         let steps = left.min(50_000);
-        run(&engine, &Shape::Fanout.documents(steps)?).await?;
+        run(&engine, &Shape::Fanout.documents(steps, StepKind::Noop)?).await?;
         left -= steps;
     }
     engine.shutdown().await;
@@ -345,7 +381,7 @@ async fn wait(
     }
     let engine = place.engine(concurrency).await?;
     engine.pause_queue("later", None).await?;
-    let mut documents = Shape::Projects.documents(waiting)?;
+    let mut documents = Shape::Projects.documents(waiting, StepKind::Noop)?;
     for document in &mut documents {
         for task in &mut document.document_mut().tasks {
             task.treatment.queue = Some("later".to_owned());

@@ -10,7 +10,12 @@ use std::{
 use dandori::{Context, Project, StepError, handler_fn, spec::Task};
 use tokio::time::Instant;
 
-use crate::{Anything, Kind, Place, count, floor::Floor, median, shape::Shape};
+use crate::{
+    Anything, Kind, Place, count,
+    floor::Floor,
+    median,
+    shape::{Shape, StepKind},
+};
 
 /// So many small projects, one after the other.
 const SMALL: usize = 300;
@@ -19,15 +24,21 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// From submission to result of a chain of three steps on an idle worker, beside a bare
 /// durable commit.
-pub(crate) async fn latency(store: Kind, rounds: usize) -> Result<(), Anything> {
+pub(crate) async fn latency(
+    store: Kind,
+    kind: StepKind,
+    rounds: usize,
+) -> Result<(), Anything> {
     let chain = (0..3).fold(Project::named("three"), |project, at: usize| {
         let needs = at.checked_sub(1).map(|before| format!("t{before}"));
-        project.task(Task::new(format!("t{at}"), "noop").needs(needs))
+        project.task(Task::new(format!("t{at}"), kind.name()).needs(needs))
     });
     let (mut ratios, mut results, mut commits) = (vec![], vec![], vec![]);
     let mut submissions = vec![];
     for _ in 0..rounds {
-        let commit = Floor::begin(store).await?.commit().await?;
+        let floor = Floor::begin(store).await?;
+        let commit = floor.commit().await?;
+        floor.end().await?;
         let place = Place::fresh(store)?;
         let engine = place.engine(16).await?;
         let mut times = vec![];
@@ -39,12 +50,16 @@ pub(crate) async fn latency(store: Kind, rounds: usize) -> Result<(), Anything> 
             times.push(began.elapsed().as_secs_f64() * 1e6);
         }
         engine.shutdown().await;
+        place.remove().await?;
         let result = median(times);
         ratios.push(result / commit);
         results.push(result);
         commits.push(commit);
     }
-    println!("submission to result of three steps in a chain, {store:?}");
+    println!(
+        "submission to result of three steps ({}) in a chain, {store:?}",
+        kind.name()
+    );
     println!("  µs (p50)             {:>10.0}", median(results));
     println!("  of it to submit it   {:>10.0}", median(submissions));
     println!("  floor: µs a commit   {:>10.0}", median(commits));
@@ -61,16 +76,29 @@ pub(crate) async fn idle(store: Kind, stored: usize) -> Result<(), Anything> {
     let started = began.elapsed();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let counter = count::Statements::begin();
-    let before = count::cpu()?;
+    let (before, files) = (count::cpu()?, written(&place));
     tokio::time::sleep(IDLE).await;
     let cpu = (count::cpu()? - before).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
     let statements = counter.so_far() as f64 / IDLE.as_secs_f64();
+    let changed = usize::from(written(&place) != files);
     engine.shutdown().await;
     println!("an idle worker, {store:?}, {stored} steps stored");
     println!("  start, ms            {:>10.0}", started.as_secs_f64() * 1e3);
     println!("  statements/s         {statements:>10.1}");
     println!("  CPU, %               {cpu:>10.2}");
+    if store == Kind::Sqlite {
+        println!("  files changed        {changed:>10}");
+    }
     Ok(())
+}
+
+/// When the file and its log were written last, and what they hold.
+fn written(place: &Place) -> Vec<Option<(u64, std::time::SystemTime)>> {
+    let of = |suffix| {
+        let meta = std::fs::metadata(format!("{}{suffix}", place.at)).ok()?;
+        Some((meta.len(), meta.modified().ok()?))
+    };
+    vec![of(""), of("-wal")]
 }
 
 /// What a worker holds in memory while all its slots are taken and projects wait.
@@ -87,7 +115,11 @@ pub(crate) async fn backlog(store: Kind, waiting: usize) -> Result<(), Anything>
     println!("  steps that wait      memory, MB");
     println!("  {:>15}      {:>10.0}", 0, count::memory()?);
     for part in 1..=10 {
-        crate::submit(&engine, Shape::Projects.documents(waiting / 10)?).await?;
+        crate::submit(
+            &engine,
+            Shape::Projects.documents(waiting / 10, StepKind::Noop)?,
+        )
+        .await?;
         println!("  {:>15}      {:>10.0}", part * waiting / 10, count::memory()?);
     }
     engine.abort().await;
@@ -144,6 +176,7 @@ fn together(processes: usize, shape: &Shape, steps: usize) -> Result<f64, Anythi
         drop(child.stdin.take());
         child.wait()?;
     }
+    tokio::runtime::Runtime::new()?.block_on(place.remove())?;
     Ok(steps as f64 / took.as_secs_f64())
 }
 
@@ -172,7 +205,7 @@ pub(crate) async fn share(
     println!("started");
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
-    crate::run(&engine, &shape.documents(steps)?).await?;
+    crate::run(&engine, &shape.documents(steps, shape.kind())?).await?;
     println!("done");
     engine.shutdown().await;
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
+use clap::ValueEnum;
 use dandori::{Project, spec::Task};
 use serde::Deserialize;
 
@@ -57,18 +58,49 @@ struct Node {
     needs: Vec<String>,
 }
 
+/// The kind of all steps. Both do nothing but give their output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StepKind {
+    /// Pure: it goes ahead of the commit of what it builds on.
+    Noop,
+    /// Stands for a call with effects: it waits for that commit.
+    Call,
+}
+
+impl StepKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Noop => "noop",
+            Self::Call => "call",
+        }
+    }
+}
+
 impl Shape {
-    pub(crate) fn documents(&self, steps: usize) -> Result<Vec<Project>, Anything> {
-        let noop = |at: usize| Task::new(format!("t{at}"), "noop");
+    /// What its steps are, where nothing else is asked for: a hop of a chain is one from a
+    /// durable result to the next.
+    pub(crate) fn kind(&self) -> StepKind {
+        match self {
+            Self::Chain => StepKind::Call,
+            Self::Fanout | Self::Projects | Self::Dag(_) => StepKind::Noop,
+        }
+    }
+
+    pub(crate) fn documents(
+        &self,
+        steps: usize,
+        kind: StepKind,
+    ) -> Result<Vec<Project>, Anything> {
+        let task = |at: usize| Task::new(format!("t{at}"), kind.name());
         let all = 0..steps;
         Ok(match self {
             Self::Chain => vec![all.fold(Project::named("chain"), |project, at| {
                 let needs = at.checked_sub(1).map(|before| format!("t{before}"));
-                project.task(noop(at).needs(needs))
+                project.task(task(at).needs(needs))
             })],
             Self::Fanout => {
                 vec![all.fold(Project::named("fanout"), |project, at| {
-                    project.task(noop(at))
+                    project.task(task(at))
                 })]
             }
             Self::Projects => {
@@ -80,7 +112,7 @@ impl Shape {
                         }
                         _ => vec!["t0".to_owned()],
                     };
-                    project.task(noop(at).needs(needs))
+                    project.task(task(at).needs(needs))
                 });
                 vec![small; steps / SMALL]
             }
@@ -97,7 +129,7 @@ impl Shape {
                 vec![all.fold(Project::named("dag"), |project, (at, node)| {
                     let needs =
                         node.needs.iter().filter_map(|need| number.get(&**need));
-                    project.task(noop(at).needs(needs.map(|at| format!("t{at}"))))
+                    project.task(task(at).needs(needs.map(|at| format!("t{at}"))))
                 })]
             }
         })

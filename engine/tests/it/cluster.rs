@@ -28,7 +28,6 @@ listen_addresses = '127.0.0.1'
 port = $3
 unix_socket_directories = '$2'
 max_connections = 200
-shared_buffers = 64MB
 log_min_messages = warning
 CONF
 pg_ctl -D "$2/data" -l "$2/log" -w start >/dev/null
