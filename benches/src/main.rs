@@ -181,15 +181,13 @@ impl Place {
         Ok(Self { kind, at, _folder: tempfile::tempdir()? })
     }
 
-    /// Leaves nothing behind that a server would still have to write during what follows.
+    /// Leaves nothing behind that a server would have to write during what follows.
     pub(crate) async fn remove(self) -> Result<(), Anything> {
         let Some((url, schema)) = self.at.split_once("schema=") else { return Ok(()) };
         let url = url.trim_end_matches(['?', '&']);
         let mut connection = PgConnection::connect(url).await?;
         let drop = format!("drop schema if exists {schema} cascade");
         sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut connection).await?;
-        // Not everybody may ask for it.
-        let _ = sqlx::raw_sql("checkpoint").execute(&mut connection).await;
         Ok(())
     }
 

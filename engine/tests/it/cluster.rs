@@ -28,6 +28,8 @@ listen_addresses = '127.0.0.1'
 port = $3
 unix_socket_directories = '$2'
 max_connections = 200
+# The files of its log are kept, as on a server that has been in use.
+min_wal_size = 1GB
 log_min_messages = warning
 CONF
 pg_ctl -D "$2/data" -l "$2/log" -w start >/dev/null

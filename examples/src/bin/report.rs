@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::builder()
         .temporary()
         .handler(handler_fn("fetch", fetch))
-        .handler(handler_fn("sum", sum))
+        .handler(handler_fn("sum", sum).pure())
         .start()
         .await?;
     let project = Project::named("report")
