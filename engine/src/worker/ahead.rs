@@ -27,12 +27,12 @@ impl Owned {
     /// what ends its process finds everything before it written.
     pub(super) fn go_ahead(
         &mut self,
-        results: &[StepNo],
+        facts: &[Fact],
         ready: &mut Vec<StepNo>,
         kinds: &Kinds,
     ) -> Vec<StepNo> {
-        let matters = |no: &StepNo| !self.is_plain(*no, kinds);
-        let matters = results.iter().any(matters);
+        let matters = |fact: &Fact| is_result(fact) && !self.is_plain(fact.no, kinds);
+        let matters = facts.iter().any(matters);
         self.pending.carry.matters |= matters;
         let flying = self.in_flight.as_ref().is_some_and(|carry| carry.matters);
         if self.is_careful || self.pending.carry.matters || flying {
@@ -98,9 +98,7 @@ impl Owned {
     }
 }
 
-/// The steps of facts that tell more than a start: one that grew goes on running.
-pub(super) fn results(facts: &[Fact]) -> Vec<StepNo> {
-    let more =
-        |fact: &&Fact| fact.state != StepState::Running || fact.expansion.is_some();
-    facts.iter().filter(more).map(|fact| fact.no).collect()
+/// Whether a fact tells more than a start: a step that grew goes on running.
+fn is_result(fact: &Fact) -> bool {
+    fact.state != StepState::Running || fact.expansion.is_some()
 }

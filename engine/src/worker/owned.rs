@@ -10,7 +10,7 @@ use std::{
 use minijinja::Value;
 use tokio::time::Instant;
 
-use super::{ahead::results, bind::Surroundings, leash::Leash, outputs::Outputs};
+use super::{bind::Surroundings, leash::Leash, outputs::Outputs};
 use crate::{
     ProjectId, SessionId, Timestamp,
     handler::Kinds,
@@ -354,8 +354,7 @@ impl Owned {
         mut decisions: Decisions,
         kinds: &Kinds,
     ) -> Vec<StepNo> {
-        let results = results(&decisions.facts);
-        let ahead = self.go_ahead(&results, &mut decisions.ready, kinds);
+        let ahead = self.go_ahead(&decisions.facts, &mut decisions.ready, kinds);
         let pending = &mut self.pending;
         for fact in decisions.facts {
             if let Some(output) = &fact.output {

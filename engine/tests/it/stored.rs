@@ -127,8 +127,12 @@ async fn every_schema(backend: Backend) {
             |it: &PathBuf| it.file_name().unwrap().to_string_lossy().into_owned();
         files.iter().map(name).collect()
     };
-    assert_eq!(names(&fixtures), names(&migrations), "a fixture for every migration");
-    for (count, rows) in (1..).zip(&fixtures) {
+    let (schemas, written_by) = (names(&migrations), names(&fixtures));
+    assert!(written_by.iter().all(|it| schemas.contains(it)), "{written_by:?}");
+    for count in 1..=migrations.len() {
+        // Most schemas hold the rows as the one before did.
+        let latest = written_by.partition_point(|it| *it <= schemas[count - 1]);
+        let rows = &fixtures[latest - 1];
         let database = Database::fresh(backend);
         match backend {
             Backend::Sqlite => {
@@ -175,5 +179,5 @@ async fn every_schema(backend: Backend) {
     let what = format!(
         "databases on {backend:?}, one of each schema: brought up to date, shown, replayed"
     );
-    figure("replay 5", &what, fixtures.len());
+    figure("replay 5", &what, migrations.len());
 }
