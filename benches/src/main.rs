@@ -110,6 +110,9 @@ enum What {
         shape: Shape,
         #[arg(long)]
         steps: usize,
+        /// How often.
+        #[arg(long)]
+        times: usize,
     },
     /// Do one hot path of the core, for whoever counts its instructions.
     #[command(hide = true)]
@@ -250,7 +253,9 @@ fn main() -> Result<(), Anything> {
         What::Idle { store, stored } => on.block_on(more::idle(store, stored)),
         What::Backlog { store, waiting } => on.block_on(more::backlog(store, waiting)),
         What::Workers { shape, steps, rounds } => more::workers(&shape, steps, rounds),
-        What::Share { at, shape, steps } => on.block_on(more::share(at, &shape, steps)),
+        What::Share { at, shape, steps, times } => {
+            on.block_on(more::share(at, &shape, steps, times))
+        }
         What::Work { what, count } => match dandori_benches::work(&what, count) {
             true => Ok(()),
             false => Err(format!("one of {}", dandori_benches::ALL.join(", ")).into()),

@@ -126,7 +126,7 @@ pub(crate) async fn backlog(store: Kind, waiting: usize) -> Result<(), Anything>
     Ok(())
 }
 
-/// One worker process and two, each with projects of its own, on one database.
+/// One worker process with all projects, and two with half of them each, on one database.
 pub(crate) fn workers(
     shape: &Shape,
     steps: usize,
@@ -142,21 +142,23 @@ pub(crate) fn workers(
         ratios.push(two / one);
     }
     let [one, two] = rates;
-    println!("{shape}, {steps} steps, PostgreSQL");
+    println!("{shape}, 2 x {} steps, PostgreSQL", steps / 2);
     println!("  one process, steps/s {:>10.0}", median(one));
     println!("  two, together        {:>10.0}", median(two));
     println!("  ratio                {:>10.2}", median(ratios));
     Ok(())
 }
 
-/// Steps a second of so many processes with equal shares.
+/// Steps a second of so many processes with equal shares of the same work, which comes in two
+/// halves.
 fn together(processes: usize, shape: &Shape, steps: usize) -> Result<f64, Anything> {
     let place = Place::fresh(Kind::Postgres)?;
     let mut children = vec![];
     for _ in 0..processes {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["share", "--at", &place.at, "--shape", &shape.to_string()])
-            .args(["--steps", &(steps / processes).to_string()])
+            .args(["--steps", &(steps / 2).to_string()])
+            .args(["--times", &(2 / processes).to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -197,15 +199,18 @@ pub(crate) async fn share(
     at: String,
     shape: &Shape,
     steps: usize,
+    times: usize,
 ) -> Result<(), Anything> {
     let place = Place::at(Kind::Postgres, at)?;
     let engine = place.engine(256).await?;
+    let documents = shape.documents(steps, shape.kind())?;
+    let documents = std::iter::repeat_n(documents, times).flatten().collect::<Vec<_>>();
     // Both know of each other.
     tokio::time::sleep(Duration::from_secs(2)).await;
     println!("started");
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
-    crate::run(&engine, &shape.documents(steps, shape.kind())?).await?;
+    crate::run(&engine, &documents).await?;
     println!("done");
     engine.shutdown().await;
     Ok(())

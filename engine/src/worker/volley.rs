@@ -32,10 +32,14 @@ use crate::{StepError, map::Map};
 const AT_ONCE: Duration = Duration::from_micros(50);
 /// So many attempts of a kind in a row must have ended at once before they share a task.
 const TRUSTED: u8 = 16;
+/// No more count: one that was slow, maybe because the machine had no time for its thread,
+/// halves them, so that a second one soon after ends the trust.
+const COUNTED: u8 = 2 * TRUSTED;
 /// The most attempts of a volley.
 const LARGEST: usize = 64;
-/// Attempts that wait longer for those before them get tasks of their own.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// Attempts behind one that has its turn for longer get tasks of their own. A thread that the
+/// machine has no time for must not look like one that is blocked.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// How quick the attempts of a kind are: how many of the latest have ended at once.
 #[derive(Debug, Default)]
@@ -48,15 +52,14 @@ impl Pace {
 
     /// An attempt has said something: its kind is not one of those that only end.
     pub(super) fn spoke(&self) {
-        self.note(false);
+        self.0.store(0, Ordering::Relaxed);
     }
 
-    fn note(&self, at_once: bool) {
-        let seen = if at_once { self.0.load(Ordering::Relaxed) } else { 0 };
-        self.0.store(
-            seen.saturating_add(u8::from(at_once)).min(TRUSTED),
-            Ordering::Relaxed,
-        );
+    /// An attempt has ended in its first turn, which took so long.
+    fn ended(&self, took: Duration) {
+        let seen = self.0.load(Ordering::Relaxed);
+        let seen = if took <= AT_ONCE { (seen + 1).min(COUNTED) } else { seen / 2 };
+        self.0.store(seen, Ordering::Relaxed);
     }
 
     /// Does the work, and takes note of whether it has ended at once.
@@ -69,7 +72,10 @@ impl Pace {
             }
             let began = Instant::now();
             let turn = work.as_mut().poll(context);
-            self.note(turn.is_ready() && began.elapsed() <= AT_ONCE);
+            match turn.is_ready() {
+                true => self.ended(began.elapsed()),
+                false => self.spoke(),
+            }
             turn
         })
         .await
@@ -98,9 +104,19 @@ impl Drop for Loose {
 #[derive(Debug, Default)]
 struct Volley {
     waiting: VecDeque<Attempt>,
-    /// The one that has its turn.
-    current: Option<Key>,
+    /// The one that has its turn, and since when.
+    current: Option<(Key, Instant)>,
     ended: Vec<(Key, Result<End, StepError>)>,
+}
+
+impl Volley {
+    fn is_over(&self) -> bool {
+        self.waiting.is_empty() && self.current.is_none() && self.ended.is_empty()
+    }
+
+    fn is_blocked(&self, now: Instant) -> bool {
+        self.current.is_some_and(|(_, since)| now.duration_since(since) >= PATIENCE)
+    }
 }
 
 type Shared = Arc<Mutex<Volley>>;
@@ -115,8 +131,10 @@ fn lock(volley: &Shared) -> MutexGuard<'_, Volley> {
 pub(super) struct Volleys {
     paces: Map<String, Arc<Pace>>,
     next: VecDeque<Attempt>,
-    /// Since when, those with attempts that still wait for their turn.
-    under_way: VecDeque<(Instant, Shared)>,
+    /// Those with attempts that have not had their turn.
+    under_way: VecDeque<Shared>,
+    /// When they are looked at: whether one of them is blocked.
+    look_at: Option<Instant>,
 }
 
 impl Volleys {
@@ -148,15 +166,15 @@ impl Volleys {
         self.next.len()
     }
 
-    /// When somebody has waited for too long.
+    /// When somebody may have waited for too long.
     pub(super) fn patience_ends(&self) -> Option<Instant> {
-        self.under_way.front().map(|(since, _)| *since + PATIENCE)
+        self.look_at
     }
 
     /// Those that were not begun never will be.
     pub(super) fn clear(&mut self) {
         self.next.clear();
-        for (_, volley) in self.under_way.drain(..) {
+        for volley in self.under_way.drain(..) {
             lock(&volley).waiting.clear();
         }
     }
@@ -169,21 +187,36 @@ impl Scheduler {
             let most = self.volleys.next.len().min(LARGEST);
             let waiting: VecDeque<Attempt> = self.volleys.next.drain(..most).collect();
             let volley = Arc::new(Mutex::new(Volley { waiting, ..Volley::default() }));
-            self.volleys.under_way.push_back((Instant::now(), Arc::clone(&volley)));
+            self.volleys.under_way.push_back(Arc::clone(&volley));
             tokio::spawn(run(volley, self.inbox_sender.clone()));
         }
-        while let Some((since, volley)) = self.volleys.under_way.front() {
-            let mut held = lock(volley);
-            let over = held.waiting.is_empty()
-                && held.current.is_none()
-                && held.ended.is_empty();
-            if !over && since.elapsed() < PATIENCE {
-                return;
-            }
-            let Volley { waiting, current, mut ended } = std::mem::take(&mut *held);
-            drop(held);
+        while self.volleys.under_way.front().is_some_and(|it| lock(it).is_over()) {
             self.volleys.under_way.pop_front();
-            if let Some(leash) = current.and_then(|key| self.leash_of(key)) {
+        }
+        if self.volleys.under_way.is_empty() {
+            self.volleys.look_at = None;
+            return;
+        }
+        let now = Instant::now();
+        let look_at = self.volleys.look_at.get_or_insert(now + PATIENCE);
+        if *look_at <= now {
+            *look_at = now + PATIENCE;
+            self.part_blocked(now);
+        }
+    }
+
+    /// Gives those that wait behind an attempt which has its turn for too long tasks of
+    /// their own.
+    fn part_blocked(&mut self, now: Instant) {
+        let is_blocked = |volley: &Shared| lock(volley).is_blocked(now);
+        let under_way = std::mem::take(&mut self.volleys.under_way);
+        let (blocked, under_way): (Vec<_>, Vec<_>) =
+            under_way.into_iter().partition(is_blocked);
+        self.volleys.under_way = under_way.into();
+        for volley in blocked {
+            let Volley { waiting, current, mut ended } =
+                std::mem::take(&mut *lock(&volley));
+            if let Some(leash) = current.and_then(|(key, _)| self.leash_of(key)) {
                 leash.late();
                 // Its start was held back until now.
                 self.flush_soon();
@@ -233,7 +266,7 @@ async fn run(volley: Shared, inbox: UnboundedSender<Message>) {
         let next = {
             let mut volley = lock(&volley);
             let next = volley.waiting.pop_front();
-            volley.current = next.as_ref().map(|attempt| attempt.key);
+            volley.current = next.as_ref().map(|attempt| (attempt.key, Instant::now()));
             next
         };
         let Some(attempt) = next else { break };
@@ -286,6 +319,34 @@ mod tests {
         assert!(pace.is_quick());
         pace.watch(tokio::task::yield_now()).await;
         assert!(!pace.is_quick());
+    }
+
+    #[test]
+    fn one_attempt_that_took_long_is_forgiven_and_a_second_soon_after_is_not() {
+        let pace = Pace::default();
+        let end = |took, times| (0..times).for_each(|_| pace.ended(took));
+        end(AT_ONCE, COUNTED);
+        end(AT_ONCE * 100, 1);
+        assert!(pace.is_quick());
+        end(AT_ONCE, TRUSTED);
+        end(AT_ONCE * 100, 1);
+        assert!(pace.is_quick(), "long after the first");
+        end(AT_ONCE * 100, 1);
+        assert!(!pace.is_quick());
+        end(AT_ONCE, TRUSTED / 2);
+        assert!(pace.is_quick(), "it must earn it again");
+    }
+
+    #[test]
+    fn a_volley_is_blocked_by_the_attempt_that_has_its_turn_and_by_nothing_else() {
+        let now = Instant::now();
+        let long_ago = now - PATIENCE;
+        let volley = |current| Volley { current, ..Volley::default() };
+        let key =
+            Key { project: crate::ProjectId::fresh(), no: 0, attempt: 1, epoch: 1 };
+        assert!(volley(Some((key, long_ago))).is_blocked(now));
+        assert!(!volley(Some((key, now))).is_blocked(now));
+        assert!(!volley(None).is_blocked(now), "no thread has had time for it");
     }
 
     #[tokio::test]
