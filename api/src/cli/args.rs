@@ -23,6 +23,9 @@ use crate::graph::Format;
 
 const DEFAULT_URL: &str = "sqlite:dandori.db";
 
+/// What stands above the options that every command has.
+const COMMON: &str = "Options of every command";
+
 const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 project failed, 2 wrong usage or consent \
     missing, 3 document invalid, 4 not found, 5 cannot reach or not allowed, 6 cancelled, \
     124 timed out, 130/143 interrupted (everything recorded is kept).";
@@ -36,7 +39,7 @@ pub(super) struct Args {
     #[arg(
         long,
         env = "DATABASE_URL",
-        global = true,
+        global = true, help_heading = COMMON,
         default_value = DEFAULT_URL,
         hide_env_values = true
     )]
@@ -45,30 +48,30 @@ pub(super) struct Args {
     #[arg(
         long,
         env = "DANDORI_DIRECT_URL",
-        global = true,
+        global = true, help_heading = COMMON,
         value_name = "URL",
         hide_env_values = true
     )]
     direct_url: Option<String>,
     /// Neither send nor hear hints of other processes (LISTEN and NOTIFY); polling is
     /// enough, a second slower.
-    #[arg(long, env = "DANDORI_NO_NOTIFY", global = true)]
+    #[arg(long, env = "DANDORI_NO_NOTIFY", global = true, help_heading = COMMON)]
     no_notify: bool,
     /// Ask a server (`dandori serve`) instead of a database.
-    #[arg(long, env = "DANDORI_SERVER", global = true, value_name = "URL")]
+    #[arg(long, env = "DANDORI_SERVER", global = true, help_heading = COMMON, value_name = "URL")]
     server: Option<String>,
     /// The token for --server; for `serve` the first one, that of an admin. Better in the
     /// variable than on the command line, which everybody on the machine can read.
     #[arg(
         long,
         env = "DANDORI_TOKEN",
-        global = true,
+        global = true, help_heading = COMMON,
         value_name = "TOKEN",
         hide_env_values = true
     )]
     token: Option<String>,
     /// Print one JSON object (lists and streams: one a line) on stdout.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub(super) json: bool,
     #[command(subcommand)]
     pub(super) command: Command,
@@ -88,15 +91,22 @@ pub(super) enum Command {
     Serve(Serve),
     /// Make, list and revoke tokens for the HTTP API.
     #[command(subcommand)]
-    Token(Token),
+    Token(super::token::Token),
+    /// Tell who has changed what over HTTP, newest first.
+    Audit(super::audit::Audit),
     /// List the workers.
     Workers,
+    /// List the kinds that tasks may have, or show the schemas of one.
+    Kinds {
+        /// A kind.
+        kind: Option<String>,
+    },
     /// Create or bring up to date the tables.
     Migrate,
     /// Record a project; whoever executes on the database starts it.
     Submit(Submit),
     /// List projects, newest first.
-    List(List),
+    List(super::list::List),
     /// Show a project: failures first.
     Show(Show),
     /// Follow a project until its end.
@@ -210,7 +220,6 @@ impl Command {
             Self::Run(_) => "run",
             Self::Worker(_) => "worker",
             Self::Serve(_) => "serve",
-            Self::Token(_) => "token",
             Self::Migrate => "migrate",
             _ => return None,
         })
@@ -315,25 +324,6 @@ pub(super) struct Serve {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Token {
-    /// Make a token: its secret is printed once and kept nowhere.
-    Create {
-        /// Its name, for people.
-        name: String,
-        /// What it may do: `viewer` looks, `operator` submits and steers, `admin` makes tokens.
-        #[arg(long, value_name = "viewer|operator|admin", default_value = "operator")]
-        role: String,
-    },
-    /// List the tokens.
-    List,
-    /// Revoke a token.
-    Revoke {
-        /// Its id, or its name where only one valid token has it.
-        token: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(super) enum Queues {
     /// Start no further steps of a queue; running ones finish.
     Pause {
@@ -345,16 +335,6 @@ pub(super) enum Queues {
         /// Its name.
         queue: String,
     },
-}
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct List {
-    /// Only projects in this state; may be repeated.
-    #[arg(long)]
-    pub(super) state: Vec<String>,
-    /// At most so many.
-    #[arg(long, default_value_t = 50)]
-    pub(super) limit: u32,
 }
 
 #[derive(Debug, ClapArgs)]

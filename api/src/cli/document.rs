@@ -7,11 +7,12 @@ use dandori::{
     spec::{Diagnostic, InputType, Source},
 };
 use dandori_steps::Settings;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     args::{Common, Validate},
     exit::{Exit, Failure, print_diagnostics},
+    server::Submission,
 };
 
 /// Reads a document from a file or standard input, with the values of its inputs.
@@ -107,7 +108,8 @@ pub(super) fn all_kinds() -> Kinds {
     kinds
 }
 
-#[derive(Serialize)]
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
 struct Validation {
     valid: bool,
     diagnostics: Vec<Diagnostic>,
@@ -119,36 +121,36 @@ struct Validation {
     hash: Option<String>,
 }
 
-pub(super) fn validate(common: &Common, args: &Validate) -> Result<Exit, Failure> {
-    let checked = read(&args.file, &args.input).and_then(|project| {
-        let kinds = all_kinds();
-        Ok(project.compile(Some(&kinds))?)
-    });
-    let validation = match checked {
-        Ok((compiled, warnings)) => {
-            let figures = compiled.plan.figures();
-            Validation {
-                valid: true,
-                diagnostics: warnings,
-                tasks: compiled.tasks,
-                steps: figures.steps,
-                edges: figures.edges,
-                depth: figures.depth,
-                width: figures.width,
-                hash: Some(compiled.plan.hash_hex()),
-            }
+/// Looks at a document: with the kinds of a server, or of this program.
+async fn look(common: &Common, args: &Validate) -> Result<Validation, Failure> {
+    let project = read(&args.file, &args.input)?;
+    if let Some(server) = common.remote()? {
+        let submission = Submission::of(&project, &args.input)?;
+        return server.send(&["projects", "validate"], &submission).await;
+    }
+    let (compiled, diagnostics) = project.compile(Some(&all_kinds()))?;
+    let figures = compiled.plan.figures();
+    Ok(Validation {
+        valid: true,
+        diagnostics,
+        tasks: compiled.tasks,
+        steps: figures.steps,
+        edges: figures.edges,
+        depth: figures.depth,
+        width: figures.width,
+        hash: Some(compiled.plan.hash_hex()),
+    })
+}
+
+pub(super) async fn validate(
+    common: &Common,
+    args: &Validate,
+) -> Result<Exit, Failure> {
+    let validation = match look(common, args).await {
+        Err(Failure::Engine(Error::Invalid(diagnostics))) => {
+            Validation { diagnostics, ..Validation::default() }
         }
-        Err(Failure::Engine(Error::Invalid(diagnostics))) => Validation {
-            valid: false,
-            diagnostics,
-            tasks: 0,
-            steps: 0,
-            edges: 0,
-            depth: 0,
-            width: 0,
-            hash: None,
-        },
-        Err(failure) => return Err(failure),
+        looked => looked?,
     };
     if common.json {
         let text = serde_json::to_string(&validation).unwrap_or_default();

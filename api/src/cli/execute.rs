@@ -153,7 +153,7 @@ async fn submit_to(
 ) -> Result<Exit, Failure> {
     let project = document::read(&args.file, &args.input)?;
     let submission = Submission::of(&project, &args.input)?;
-    let view = server.submit(&submission).await?;
+    let view: ProjectView = server.send(&["projects"], &submission).await?;
     let target = Target::There(server.project(view.id.to_string()));
     if !args.wait {
         if common.json {

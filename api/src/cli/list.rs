@@ -2,39 +2,82 @@
 
 use std::collections::BTreeMap;
 
+use clap::Args;
 use dandori::{
     Clock, ProjectId, Timestamp,
     run::ProjectState,
     store::{ListFilter, ProjectRow},
 };
-
 use serde::{Deserialize, Serialize};
 
 use super::{
-    args::{Common, List},
+    args::Common,
     exit::{Exit, Failure},
     server::Server,
     text::{ago, cut, one_line, print_data, table, took},
 };
+use crate::http::{filter, word};
 
 /// The most entries of a page of a server.
 const MOST: u32 = 500;
 
-pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> {
-    let mut filter =
-        ListFilter { limit: args.limit.clamp(1, 10_000), ..ListFilter::default() };
-    for state in &args.state {
-        let Some(state) = ProjectState::parse(state) else {
-            let all: Vec<&str> =
-                ProjectState::ALL.iter().map(|state| state.as_str()).collect();
-            let message = format!("there is no state `{state}`");
-            return Err(Failure::usage(message, format!("one of {}", all.join(", "))));
-        };
-        filter.states.push(state);
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only projects in this state; may be repeated.
+    #[arg(long)]
+    state: Vec<String>,
+    /// Only with this label, as NAME=VALUE; may be repeated, and all must be there.
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// Only what was submitted so long ago or later, such as `24h`, or since a time.
+    #[arg(long, value_name = "DURATION|TIME")]
+    since: Option<String>,
+    /// Only with a step of this kind.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only with this name.
+    #[arg(long)]
+    name: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+impl List {
+    /// The filter, as a server reads it.
+    fn words(&self) -> Result<String, Failure> {
+        for state in &self.state {
+            if ProjectState::parse(state).is_none() {
+                let all: Vec<&str> =
+                    ProjectState::ALL.iter().map(|it| it.as_str()).collect();
+                let message = format!("there is no state `{state}`");
+                let help = format!("one of {}", all.join(", "));
+                return Err(Failure::usage(message, help));
+            }
+        }
+        let state = self.state.iter().map(|it| ("state", it));
+        let label = self.label.iter().map(|it| ("label", it));
+        let since = self.since.iter().map(|it| ("since", it));
+        let kind = self.kind.iter().map(|it| ("kind", it));
+        let name = self.name.iter().map(|it| ("name", it));
+        let all = state.chain(label).chain(since).chain(kind).chain(name);
+        let words: Vec<String> = all.map(|(key, value)| word(key, value)).collect();
+        Ok(words.join(" "))
     }
+}
+
+pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> {
+    let limit = args.limit.clamp(1, 10_000);
+    let words = args.words()?;
     let rows = match common.remote()? {
-        Some(server) => listed_there(&server, &filter).await?,
+        Some(server) => listed_there(&server, &words, limit).await?,
         None => {
+            let now = Clock::system().now();
+            let filter = filter(&words, now).map_err(|problem| {
+                let (message, help) = problem.into_words();
+                Failure::usage(message, help)
+            })?;
+            let filter = ListFilter { limit, ..filter };
             let rows = common.connect().await?.list(&filter).await?;
             rows.into_iter().map(Listed::from).collect()
         }
@@ -98,27 +141,24 @@ impl From<ProjectRow> for Listed {
 /// Reads the pages of a server until there are enough.
 async fn listed_there(
     server: &Server,
-    filter: &ListFilter,
+    words: &str,
+    limit: u32,
 ) -> Result<Vec<Listed>, Failure> {
     #[derive(Deserialize)]
     struct Page {
         projects: Vec<Listed>,
         next: Option<String>,
     }
-    let states: Vec<String> =
-        filter.states.iter().map(|state| format!("state:{state}")).collect();
-    let words = states.join(" ");
     let mut listed: Vec<Listed> = vec![];
     let mut cursor: Option<String> = None;
     loop {
-        let wanted = filter.limit as usize - listed.len();
-        let limit = wanted.min(MOST as usize).to_string();
-        let mut query = vec![("q", words.as_str()), ("limit", &limit)];
+        let wanted = (limit as usize - listed.len()).min(MOST as usize).to_string();
+        let mut query = vec![("q", words), ("limit", &wanted)];
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let page: Page = server.get(&["projects"], &query).await?;
         listed.extend(page.projects);
         cursor = page.next;
-        if cursor.is_none() || listed.len() >= filter.limit as usize {
+        if cursor.is_none() || listed.len() >= limit as usize {
             return Ok(listed);
         }
     }

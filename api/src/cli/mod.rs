@@ -9,6 +9,7 @@ macro_rules! out {
 
 mod archive;
 mod args;
+mod audit;
 mod demo;
 mod diff;
 mod document;
@@ -16,6 +17,7 @@ mod execute;
 mod exit;
 mod graphs;
 mod history;
+mod kinds;
 mod list;
 mod progress;
 mod queues;
@@ -86,6 +88,8 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Worker(args) => worker::worker(&common, args).await,
         Command::Serve(args) => worker::serve(&common, args).await,
         Command::Workers => worker::workers(&common).await,
+        Command::Kinds { kind } => kinds::kinds(&common, kind.as_deref()).await,
+        Command::Audit(audit) => audit::audit(&common, &audit).await,
         Command::Token(token) => token::token(&common, token).await,
         Command::Migrate => worker::migrate(&common).await,
         Command::Submit(submit) => execute::submit(&common, submit).await,
@@ -123,7 +127,7 @@ async fn run(args: Args) -> Result<Exit, Failure> {
             history::checkpoints(&common, &id, &step).await
         }
         Command::Fork(fork) => replay::fork(&common, *fork).await,
-        Command::Validate(validate) => document::validate(&common, &validate),
+        Command::Validate(validate) => document::validate(&common, &validate).await,
         Command::Graph(graph) => graphs::graph(&common, &graph).await,
         Command::Schema => document::schema(),
         Command::Completions { shell } => {

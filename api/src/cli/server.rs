@@ -215,12 +215,18 @@ impl Server {
         self.read(self.request(Method::POST, self.url(names.iter().copied()))).await
     }
 
-    pub(super) async fn submit(
+    pub(super) async fn send<T: DeserializeOwned>(
         &self,
-        submission: &Submission<'_>,
-    ) -> Result<ProjectView, Failure> {
-        let request = self.request(Method::POST, self.url(["projects"]));
-        self.read(request.json(submission)).await
+        names: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let request = self.request(Method::POST, self.url(names.iter().copied()));
+        self.read(request.json(body)).await
+    }
+
+    pub(super) async fn delete(&self, names: &[&str]) -> Result<(), Failure> {
+        let url = self.url(names.iter().copied());
+        self.answer(self.request(Method::DELETE, url)).await.map(drop)
     }
 
     pub(super) async fn import(
@@ -325,8 +331,7 @@ impl Remote {
         rest: &[&str],
         body: &impl Serialize,
     ) -> Result<T, Failure> {
-        let url = self.server.url(self.path(rest));
-        self.server.read(self.server.request(Method::POST, url).json(body)).await
+        self.server.send(&self.path(rest), body).await
     }
 
     pub(super) async fn view(&self) -> Result<ProjectView, Failure> {

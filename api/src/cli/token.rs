@@ -1,89 +1,178 @@
 //! `token`: who may ask over HTTP.
 
-use dandori::{Clock, Error, store::TokenRow};
+use clap::Subcommand;
+use dandori::{Clock, Engine, Error, Timestamp, store::TokenRow};
+use serde::{Deserialize, Serialize};
 
 use super::{
-    args::{Common, Token},
+    args::Common,
     exit::{Exit, Failure},
+    server::Server,
     text::{ago, cut, one_line, print_data, table},
 };
 use crate::http::{Role, fresh_token, is_token_name, tokens::new_row};
 
-pub(super) async fn token(common: &Common, token: Token) -> Result<Exit, Failure> {
-    // The first token may be made before anything else.
-    let engine = common.builder()?.connect().await?;
-    let store = engine.store();
-    match token {
-        Token::Create { name, role } => {
-            let Some(role) = Role::parse(&role) else {
-                return Err(wrong(format!("there is no role `{}`", one_line(&role))));
-            };
-            if !is_token_name(&name) {
-                let what = "a name has 1 to 100 bytes on one line, and is not reserved";
-                return Err(wrong(what.to_owned()));
+#[derive(Debug, Subcommand)]
+pub(super) enum Token {
+    /// Make a token: its secret is printed once and kept nowhere.
+    Create {
+        /// Its name, for people.
+        name: String,
+        /// What it may do: `viewer` looks, `operator` submits and steers, `admin` makes tokens.
+        #[arg(long, value_name = "viewer|operator|admin", default_value = "operator")]
+        role: String,
+    },
+    /// List the tokens.
+    List,
+    /// Revoke a token.
+    Revoke {
+        /// Its id, or its name where only one valid token has it.
+        // Not `token`: that is the option which every command has.
+        #[arg(value_name = "TOKEN")]
+        which: String,
+    },
+}
+
+/// A token, with its secret only where it was just made.
+#[derive(Deserialize, Serialize)]
+struct Shown {
+    id: String,
+    name: String,
+    role: String,
+    created_at: Timestamp,
+    revoked_at: Option<Timestamp>,
+    token: Option<String>,
+}
+
+impl Shown {
+    fn of(row: TokenRow, token: Option<String>) -> Self {
+        let TokenRow { id, name, role, created_at, revoked_at } = row;
+        Self { id: id.to_string(), name, role, created_at, revoked_at, token }
+    }
+}
+
+/// Where tokens are kept: in a database, or in that of a server.
+enum Keeper {
+    Here(Engine),
+    There(Server),
+}
+
+impl Keeper {
+    async fn of(common: &Common) -> Result<Self, Failure> {
+        Ok(match common.remote()? {
+            Some(server) => Self::There(server),
+            // The first token may be made before anything else.
+            None => Self::Here(common.builder()?.connect().await?),
+        })
+    }
+
+    async fn make(&self, name: &str, role: Role) -> Result<Shown, Failure> {
+        match self {
+            Self::There(server) => {
+                let new = serde_json::json!({ "name": name, "role": role });
+                server.send(&["tokens"], &new).await
             }
-            let (secret, hash) = fresh_token();
-            let row = new_row(&name, role, engine.now());
-            store.put_token(row.clone(), hash, None).await.map_err(Error::from)?;
-            match common.json {
-                true => out!("{}", shown(&row, Some(&secret))),
-                false => {
-                    out!("{secret}");
-                    anstream::eprintln!("it is printed once: keep it");
-                }
+            Self::Here(engine) => {
+                let (secret, hash) = fresh_token();
+                let row = new_row(name, role, engine.now());
+                let put = engine.store().put_token(row.clone(), hash, None).await;
+                put.map_err(Error::from)?;
+                Ok(Shown::of(row, Some(secret)))
             }
-        }
-        Token::List => {
-            let rows = store.tokens().await.map_err(Error::from)?;
-            if common.json {
-                rows.iter().for_each(|row| out!("{}", shown(row, None)));
-                return Ok(Exit::Succeeded);
-            }
-            let now = Clock::system().now();
-            let mut lines = vec![
-                ["ID", "NAME", "ROLE", "MADE", "REVOKED"].map(str::to_owned).to_vec(),
-            ];
-            for row in &rows {
-                lines.push(vec![
-                    row.id.to_string(),
-                    cut(&one_line(&row.name), 40),
-                    row.role.clone(),
-                    ago(row.created_at, now),
-                    row.revoked_at.map_or(String::new(), |at| ago(at, now)),
-                ]);
-            }
-            print_data(&table(&lines), false);
-        }
-        Token::Revoke { token } => {
-            let rows = store.tokens().await.map_err(Error::from)?;
-            let valid = rows.iter().filter(|row| row.revoked_at.is_none());
-            let fits =
-                |row: &&TokenRow| row.id.to_string() == token || row.name == token;
-            let mut found = valid.filter(fits);
-            let (Some(row), None) = (found.next(), found.next()) else {
-                let reason = "no valid token, or several, have this id or name";
-                return Err(Error::NotFound { wanted: token, reason }.into());
-            };
-            let now = engine.now();
-            store.revoke_token(row.id, None, now).await.map_err(Error::from)?;
-            anstream::eprintln!("revoked {}", row.id);
         }
     }
+
+    async fn all(&self) -> Result<Vec<Shown>, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            tokens: Vec<Shown>,
+        }
+        match self {
+            Self::There(server) => {
+                Ok(server.get::<Answer>(&["tokens"], &[]).await?.tokens)
+            }
+            Self::Here(engine) => {
+                let rows = engine.store().tokens().await.map_err(Error::from)?;
+                Ok(rows.into_iter().map(|row| Shown::of(row, None)).collect())
+            }
+        }
+    }
+
+    async fn revoke(&self, id: &str) -> Result<(), Failure> {
+        match self {
+            Self::There(server) => server.delete(&["tokens", id]).await,
+            Self::Here(engine) => {
+                let id = id.parse().unwrap_or_default();
+                let revoked = engine.store().revoke_token(id, None, engine.now());
+                revoked.await.map_err(Error::from)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(super) async fn token(common: &Common, token: Token) -> Result<Exit, Failure> {
+    match token {
+        Token::Create { name, role } => create(common, &name, &role).await,
+        Token::List => list(common).await,
+        Token::Revoke { which } => revoke(common, which).await,
+    }
+}
+
+async fn create(common: &Common, name: &str, role: &str) -> Result<Exit, Failure> {
+    let Some(role) = Role::parse(role) else {
+        return Err(wrong(format!("there is no role `{}`", one_line(role))));
+    };
+    if !is_token_name(name) {
+        let what = "a name has 1 to 100 bytes on one line, and is not reserved";
+        return Err(wrong(what.to_owned()));
+    }
+    let made = Keeper::of(common).await?.make(name, role).await?;
+    if common.json {
+        out!("{}", serde_json::json!(made));
+        return Ok(Exit::Succeeded);
+    }
+    out!("{}", made.token.unwrap_or_default());
+    anstream::eprintln!("it is printed once: keep it");
     Ok(Exit::Succeeded)
 }
 
-fn shown(row: &TokenRow, secret: Option<&str>) -> serde_json::Value {
-    serde_json::json!({
-        "id": row.id.to_string(), "name": row.name, "role": row.role,
-        "created_at": row.created_at, "revoked_at": row.revoked_at, "token": secret,
-    })
+async fn list(common: &Common) -> Result<Exit, Failure> {
+    let tokens = Keeper::of(common).await?.all().await?;
+    if common.json {
+        tokens.iter().for_each(|token| out!("{}", serde_json::json!(token)));
+        return Ok(Exit::Succeeded);
+    }
+    let now = Clock::system().now();
+    let mut lines =
+        vec![["ID", "NAME", "ROLE", "MADE", "REVOKED"].map(str::to_owned).to_vec()];
+    for token in tokens {
+        lines.push(vec![
+            token.id,
+            cut(&one_line(&token.name), 40),
+            token.role,
+            ago(token.created_at, now),
+            token.revoked_at.map_or(String::new(), |at| ago(at, now)),
+        ]);
+    }
+    print_data(&table(&lines), false);
+    Ok(Exit::Succeeded)
+}
+
+async fn revoke(common: &Common, wanted: String) -> Result<Exit, Failure> {
+    let keeper = Keeper::of(common).await?;
+    let tokens = keeper.all().await?;
+    let valid = tokens.iter().filter(|token| token.revoked_at.is_none());
+    let mut found = valid.filter(|token| token.id == wanted || token.name == wanted);
+    let (Some(token), None) = (found.next(), found.next()) else {
+        let reason = "no valid token, or several, have this id or name";
+        return Err(Error::NotFound { wanted, reason }.into());
+    };
+    keeper.revoke(&token.id).await?;
+    anstream::eprintln!("revoked {}", token.id);
+    Ok(Exit::Succeeded)
 }
 
 fn wrong(message: String) -> Failure {
-    Failure::Own {
-        exit: Exit::Usage,
-        code: "usage",
-        message,
-        help: "see `dandori token create --help`".to_owned(),
-    }
+    Failure::usage(message, "see `dandori token create --help`")
 }

@@ -1,5 +1,7 @@
 //! The filter of a list: `state:failed label:team=a since:24h kind:web.search name:nightly`.
-//! Words of one sort widen for `state`, and narrow for `label`.
+//! Words of one sort widen for `state`, and narrow for `label`. What stands between double
+//! quotes belongs to one word, blanks and all: `name:"my report"`; `\"` and `\\` stand for
+//! themselves there.
 
 use dandori::{Timestamp, run::ProjectState, spec::parse_duration, store::ListFilter};
 
@@ -14,7 +16,7 @@ pub(crate) fn filter(text: &str, now: Timestamp) -> Result<ListFilter, Problem> 
     if text.len() > LONGEST || text.contains('\0') {
         return Err(bad("it is too long, or holds a NUL"));
     }
-    for word in text.split_whitespace() {
+    for word in words(text)? {
         let Some((key, value)) = word.split_once(':').filter(|(_, it)| !it.is_empty())
         else {
             return Err(bad(&format!("`{word}` is no `key:value`")));
@@ -38,6 +40,45 @@ pub(crate) fn filter(text: &str, now: Timestamp) -> Result<ListFilter, Problem> 
         }
     }
     Ok(filter)
+}
+
+/// The words of a filter, without their quotes.
+fn words(text: &str) -> Result<Vec<String>, Problem> {
+    let mut words = vec![];
+    let mut word = String::new();
+    let mut quoted = false;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => quoted = !quoted,
+            '\\' if quoted => match letters.next() {
+                Some(letter @ ('"' | '\\')) => word.push(letter),
+                _ => return Err(bad("`\\` stands before `\"` or `\\` only")),
+            },
+            blank if blank.is_whitespace() && !quoted => {
+                words.push(std::mem::take(&mut word));
+            }
+            letter => word.push(letter),
+        }
+    }
+    if quoted {
+        return Err(bad("a quote has no end"));
+    }
+    words.push(word);
+    words.retain(|word| !word.is_empty());
+    Ok(words)
+}
+
+/// A word of a filter, in quotes where it needs them.
+pub(crate) fn word(key: &str, value: &str) -> String {
+    let quotes = |letter: char| letter.is_whitespace() || letter == '"';
+    match value.contains(quotes) {
+        true => {
+            let value = value.replace('\\', r"\\").replace('"', "\\\"");
+            format!("{key}:\"{value}\"")
+        }
+        false => format!("{key}:{value}"),
+    }
 }
 
 /// A duration before now, or a time.
@@ -74,10 +115,28 @@ mod tests {
             (read.kind.as_deref(), read.name.as_deref()),
             (Some("k"), Some("n"))
         );
-        for wrong in
-            ["state", "state:", "state:done", "label:a", "since:soon", "x:y", "\0"]
-        {
+        for wrong in [
+            "state",
+            "state:",
+            "state:done",
+            "label:a",
+            "since:soon",
+            "x:y",
+            "\0",
+            "name:\"a",
+            "name:\"a\\n\"",
+        ] {
             assert!(filter(wrong, now).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_project_is_called_it_can_be_asked_for() {
+        for name in
+            ["nightly", "my report", "say \"hi\"", r"back\slash", r#"\" b"#, "日 本"]
+        {
+            let read = filter(&word("name", name), Timestamp::EPOCH).unwrap();
+            assert_eq!(read.name.as_deref(), Some(name));
         }
     }
 }

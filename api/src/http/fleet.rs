@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{Json, extract::State};
-use dandori::{Engine, Error, Parameter, store::SessionRow};
+use dandori::{Engine, Error, Kinds, Parameter, store::SessionRow};
 use serde_json::{Map, Value, json};
 
 use super::{Api, problem::Problem, shape};
@@ -72,11 +72,15 @@ pub(crate) async fn queues_json(engine: &Engine) -> Result<Value, Error> {
 )]
 pub(super) async fn kinds(State(api): State<Api>) -> Result<Json<Value>, Problem> {
     let workers = api.engine().workers().await?;
+    Ok(Json(kinds_json(api.engine().kinds(), &workers)))
+}
+
+/// The kinds that are here, and those that live workers have.
+pub(crate) fn kinds_json(here: &Kinds, workers: &[SessionRow]) -> Value {
     let mut run_by: BTreeMap<String, usize> = BTreeMap::new();
     for kind in workers.iter().filter(is_live).flat_map(|it| &it.serves.kinds) {
         *run_by.entry(kind.clone()).or_default() += 1;
     }
-    let here = api.engine().kinds();
     for kind in here.names() {
         run_by.entry(kind.to_owned()).or_default();
     }
@@ -95,7 +99,7 @@ pub(super) async fn kinds(State(api): State<Api>) -> Result<Json<Value>, Problem
             })
         })
         .collect();
-    Ok(Json(json!({ "kinds": kinds })))
+    json!({ "kinds": kinds })
 }
 
 /// The schema of an input of named parameters.

@@ -37,7 +37,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{access::Known, bounds::Bounds, hub::Hub, rate::Rates};
-pub(crate) use self::{access::is_token_name, fleet::queues_json};
+pub(crate) use self::{
+    access::is_token_name,
+    filter::{filter, word},
+    fleet::{kinds_json, queues_json},
+};
 pub use self::{
     access::{Role, fresh_token, hash},
     listen::{Connections, serve},

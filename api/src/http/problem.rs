@@ -84,6 +84,11 @@ impl Problem {
         self.errors
     }
 
+    /// What went wrong, and what to do about it.
+    pub(crate) fn into_words(self) -> (String, String) {
+        (self.detail, self.help.unwrap_or_default())
+    }
+
     /// No token, or one that is not valid.
     pub(crate) fn unauthorized(detail: &str) -> Self {
         let help =

@@ -17,7 +17,7 @@ struct Remote {
     server: Running,
     address: String,
     here: Place,
-    _there: Place,
+    there: Place,
 }
 
 impl Remote {
@@ -29,7 +29,7 @@ impl Remote {
         );
         let line = server.until("listening on http://");
         let address = line.split_whitespace().last().unwrap().to_owned();
-        Self { server, address, here: Place::new(), _there: there }
+        Self { server, address, here: Place::new(), there }
     }
 
     fn run(&self, args: &[&str]) -> Ended {
@@ -123,6 +123,118 @@ tasks:
         (&waited["name"], &waited["output"]),
         (&"one".into(), &json!({ "only": 7 }))
     );
+}
+
+#[test]
+fn tokens_are_made_and_revoked_through_a_server_and_the_audit_tells_what_they_did() {
+    let remote = Remote::start();
+    remote.here.write("one.yaml", "name: my report\ntasks: { a: { kind: noop } }");
+    let made = ["token", "create", "robot", "--role", "operator", "--json"];
+    let made = remote.run(&made).exits(0).json();
+    let secret = made["token"].as_str().unwrap();
+    let robot = |args: &[&str]| remote.run_as(secret, args);
+    let id = robot(&["submit", "one.yaml"]).exits(0).stdout;
+    robot(&["token", "list"]).exits(5);
+    robot(&["audit"]).exits(5);
+    let listed = remote.run(&["token", "list", "--json"]).exits(0);
+    assert!(!listed.stdout.contains(secret), "{}", listed.stdout);
+    assert_eq!(listed.json()["name"], "robot");
+    remote.run(&["token", "revoke", "nobody"]).exits(4);
+    remote.run(&["token", "revoke", "robot"]).exits(0);
+    robot(&["list"]).exits(5);
+    let words = |ended: Ended| -> Vec<String> {
+        let lines = ended.exits(0).json_lines().into_iter();
+        lines.map(|it| format!("{} {}", it["who"], it["what"])).collect()
+    };
+    let all = words(remote.run(&["audit", "--json"]));
+    let mine =
+        ["DANDORI_TOKEN", "token.revoke", "robot", "project.submit", "token.create"];
+    let [me, revoke, robot, submit, create] = mine.map(|it| json!(it).to_string());
+    let newest_first = [
+        format!("{me} {revoke}"),
+        format!("{robot} {submit}"),
+        format!("{me} {create}"),
+    ];
+    assert_eq!(all, newest_first);
+    let of_project = words(remote.run(&["audit", id.trim(), "--json"]));
+    assert_eq!(of_project, newest_first[1..2]);
+    assert_eq!(
+        words(remote.run(&["audit", "--limit", "1", "--json"])),
+        newest_first[..1]
+    );
+    // Whoever has the database reads the same there.
+    let there = remote.there.run(&["audit", "--json"]);
+    assert_eq!(words(there), newest_first);
+}
+
+#[test]
+fn kinds_and_documents_are_those_of_the_server_that_is_asked() {
+    let remote = Remote::start();
+    let names = |ended: Ended| -> Vec<Value> {
+        ended.exits(0).json_lines().iter().map(|it| it["name"].clone()).collect()
+    };
+    let there = names(remote.run(&["kinds", "--json"]));
+    assert!(there.contains(&json!("http.request")), "{there:?}");
+    // No database is needed for it.
+    assert_eq!(names(remote.here.run(&["kinds", "--json"])), there);
+    let one = remote.run(&["kinds", "template.render", "--json"]).exits(0).json();
+    assert_eq!((&one["pure"], &one["workers"]), (&json!(true), &json!(1)));
+    let table = remote.run(&["kinds"]).exits(0).stdout;
+    assert!(table.starts_with("KIND"), "{table}");
+    let schema = remote.run(&["kinds", "http.request"]).exits(0).stdout;
+    assert!(schema.contains("\"url\""), "{schema}");
+    remote.run(&["kinds", "nothing"]).exits(4);
+
+    remote.here.write("say.txt", "hello");
+    let good =
+        "tasks: { a: { kind: noop, with: { output: \"${{ file('say.txt') }}\" } } }";
+    remote.here.write("good.yaml", good);
+    let here = remote.here.run(&["validate", "good.yaml", "--json"]).exits(0).json();
+    let there = remote.run(&["validate", "good.yaml", "--json"]).exits(0).json();
+    assert_eq!(there, here);
+    remote.here.write("bad.yaml", "tasks: { a: { kind: nope } }");
+    let bad = remote.run(&["validate", "bad.yaml", "--json"]).exits(3).json();
+    assert_eq!(bad["diagnostics"][0]["code"], "unknown_kind");
+    assert_eq!((&bad["valid"], &bad["hash"]), (&json!(false), &Value::Null));
+}
+
+#[test]
+fn projects_are_found_by_label_name_kind_and_time_here_as_there() {
+    let remote = Remote::start();
+    let report = "
+name: my \"big\" report
+labels: { team: red one }
+tasks: { a: { kind: noop } }
+";
+    remote.here.write("report.yaml", report);
+    let other =
+        "name: other\ntasks: { a: { kind: template.render, with: { template: x } } }";
+    remote.here.write("other.yaml", other);
+    for file in ["report.yaml", "other.yaml"] {
+        remote.run(&["submit", file]).exits(0);
+    }
+    let found = |words: &[&str]| -> Vec<String> {
+        let words = [&["list", "--json"], words].concat();
+        let name = |it: &Value| it["name"].as_str().unwrap().to_owned();
+        let names =
+            |ended: Ended| ended.exits(0).json_lines().iter().map(name).collect();
+        let there: Vec<String> = names(remote.run(&words));
+        let here: Vec<String> = names(remote.there.run(&words));
+        assert_eq!(there, here);
+        there
+    };
+    let report = "my \"big\" report";
+    assert_eq!(found(&[]), ["other", report]);
+    assert_eq!(found(&["--name", report]), [report]);
+    assert_eq!(found(&["--label", "team=red one"]), [report]);
+    assert_eq!(found(&["--kind", "template.render"]), ["other"]);
+    assert_eq!(found(&["--since", "1h", "--name", "other"]), ["other"]);
+    assert!(found(&["--since", "2999-01-01T00:00:00Z"]).is_empty());
+    for wrong in [["--label", "team"], ["--since", "soon"], ["--state", "done"]] {
+        let words = [&["list"], &wrong[..]].concat();
+        remote.run(&words).exits(2);
+        remote.there.run(&words).exits(2);
+    }
 }
 
 #[test]

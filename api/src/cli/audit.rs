@@ -1,0 +1,122 @@
+//! `audit`: who has changed what over HTTP.
+
+use clap::Args;
+use dandori::{Clock, Error, ProjectId, Timestamp, store::AuditLine};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    args::Common,
+    exit::{Exit, Failure},
+    text::{ago, cut, one_line, print_data, table},
+};
+
+/// The most changes of a page of a server.
+const MOST: u32 = 500;
+
+#[derive(Debug, Args)]
+pub(super) struct Audit {
+    /// Only changes to this project: an id, the end of one, a name, or `last`.
+    id: Option<String>,
+    /// Only changes before this number.
+    #[arg(long, value_name = "NUMBER")]
+    before: Option<i64>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Change {
+    seq: i64,
+    at: Timestamp,
+    who: String,
+    what: String,
+    project: Option<ProjectId>,
+    detail: String,
+    request: String,
+}
+
+impl From<AuditLine> for Change {
+    fn from(line: AuditLine) -> Self {
+        Self {
+            seq: line.seq,
+            at: line.at,
+            who: line.author.who,
+            what: line.what,
+            project: line.project,
+            detail: line.detail,
+            request: line.author.request,
+        }
+    }
+}
+
+pub(super) async fn audit(common: &Common, args: &Audit) -> Result<Exit, Failure> {
+    let project = match &args.id {
+        Some(id) => Some(common.target(id).await?.id()),
+        None => None,
+    };
+    let limit = args.limit.clamp(1, 10_000);
+    let changes = match common.remote()? {
+        Some(server) => {
+            read_there(&server, project.as_deref(), args.before, limit).await?
+        }
+        None => {
+            let engine = common.connect().await?;
+            let project = project.and_then(|id| id.parse().ok());
+            let lines = engine.store().audit(args.before, project, limit).await;
+            lines.map_err(Error::from)?.into_iter().map(Change::from).collect()
+        }
+    };
+    if common.json {
+        changes.iter().for_each(|change| out!("{}", serde_json::json!(change)));
+        return Ok(Exit::Succeeded);
+    }
+    if changes.is_empty() {
+        anstream::eprintln!("nothing was changed over HTTP");
+        return Ok(Exit::Succeeded);
+    }
+    let now = Clock::system().now();
+    let head = ["NUMBER", "WHEN", "WHO", "WHAT", "PROJECT", "DETAIL"];
+    let head = head.map(str::to_owned).to_vec();
+    let rows = changes.iter().map(|it| {
+        vec![
+            it.seq.to_string(),
+            ago(it.at, now),
+            cut(&one_line(&it.who), 40),
+            cut(&one_line(&it.what), 40),
+            it.project.map(|id| id.short()).unwrap_or_default(),
+            cut(&one_line(&it.detail), 60),
+        ]
+    });
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    print_data(&table(&rows), false);
+    Ok(Exit::Succeeded)
+}
+
+/// Reads the pages of a server until there are enough.
+async fn read_there(
+    server: &super::server::Server,
+    project: Option<&str>,
+    mut before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<Change>, Failure> {
+    #[derive(Deserialize)]
+    struct Page {
+        changes: Vec<Change>,
+        next: Option<i64>,
+    }
+    let mut changes: Vec<Change> = vec![];
+    loop {
+        let wanted = (limit as usize - changes.len()).min(MOST as usize).to_string();
+        let first = before.map(|before| before.to_string());
+        let mut query = vec![("limit", wanted.as_str())];
+        query.extend(first.as_deref().map(|before| ("before", before)));
+        query.extend(project.map(|project| ("project", project)));
+        let page: Page = server.get(&["audit"], &query).await?;
+        changes.extend(page.changes);
+        before = page.next;
+        if before.is_none() || changes.len() >= limit as usize {
+            return Ok(changes);
+        }
+    }
+}

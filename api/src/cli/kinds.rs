@@ -1,0 +1,106 @@
+//! `kinds`: what the tasks of a document may be.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    args::Common,
+    document::all_kinds,
+    exit::{Exit, Failure},
+    text::{cut, one_line, print_data, table},
+};
+use crate::http::kinds_json;
+
+#[derive(Deserialize, Serialize)]
+struct Kind {
+    name: String,
+    here: bool,
+    workers: u32,
+    input: Option<Value>,
+    output: Option<Value>,
+    pure: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    kinds: Vec<Kind>,
+}
+
+/// The kinds of a server, or of this program, and of the workers on the database.
+pub(super) async fn kinds(
+    common: &Common,
+    wanted: Option<&str>,
+) -> Result<Exit, Failure> {
+    let Answer { mut kinds } = match common.remote()? {
+        Some(server) => server.get(&["kinds"], &[]).await?,
+        None => {
+            // There are kinds before there is a database.
+            let workers = match common.file()? {
+                Some(path) if !path.exists() => vec![],
+                _ => common.connect().await?.workers().await?,
+            };
+            let answer = kinds_json(&all_kinds(), &workers);
+            serde_json::from_value(answer).unwrap_or(Answer { kinds: vec![] })
+        }
+    };
+    if let Some(wanted) = wanted {
+        kinds.retain(|kind| kind.name == wanted);
+        if kinds.is_empty() {
+            return Err(Failure::Own {
+                exit: Exit::NotFound,
+                code: "not_found",
+                message: format!("there is no kind `{}`", one_line(wanted)),
+                help: "`dandori kinds` lists them".to_owned(),
+            });
+        }
+    }
+    if common.json {
+        kinds.iter().for_each(|kind| out!("{}", serde_json::json!(kind)));
+        return Ok(Exit::Succeeded);
+    }
+    if wanted.is_some() {
+        kinds.iter().for_each(show);
+        return Ok(Exit::Succeeded);
+    }
+    let head = ["KIND", "INPUT", "PURE", "WORKERS"].map(str::to_owned).to_vec();
+    let rows = kinds.iter().map(|kind| {
+        vec![
+            cut(&one_line(&kind.name), 40),
+            cut(&one_line(&parameters(kind)), 70),
+            if kind.pure == Some(true) { "yes".to_owned() } else { String::new() },
+            kind.workers.to_string(),
+        ]
+    });
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    print_data(&table(&rows), false);
+    Ok(Exit::Succeeded)
+}
+
+/// The names of the parameters; those that may be left out have a question mark.
+fn parameters(kind: &Kind) -> String {
+    let Some(input) = &kind.input else { return String::new() };
+    let required = input["required"].as_array();
+    let is_required =
+        |name: &String| required.is_some_and(|it| it.iter().any(|it| it == name));
+    let names = input["properties"].as_object().into_iter().flat_map(|it| it.keys());
+    let names = names.map(|name| match is_required(name) {
+        true => name.clone(),
+        false => format!("{name}?"),
+    });
+    names.collect::<Vec<_>>().join(" ")
+}
+
+fn show(kind: &Kind) {
+    let pretty =
+        |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
+    match &kind.input {
+        Some(input) => out!("input of {}: {}", one_line(&kind.name), pretty(input)),
+        None => out!("{} takes any input", one_line(&kind.name)),
+    }
+    if let Some(output) = &kind.output {
+        out!("output: {}", pretty(output));
+    }
+    if kind.pure == Some(true) {
+        out!("pure: it does nothing but make its output");
+    }
+}
