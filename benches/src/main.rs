@@ -307,7 +307,7 @@ async fn throughput(args: &Throughput) -> Result<Figures, Anything> {
             tokio::time::sleep(SETTLING).await;
         }
         let before = count::cpu()?;
-        let took = run(&engine, &documents).await?;
+        let took = run(&engine, documents.clone()).await?;
         cpu.push((count::cpu()? - before).as_secs_f64() * 1e6 / steps as f64);
         rates.push(steps as f64 / took.as_secs_f64());
         hops.extend(latencies(&engine, &documents).await?);
@@ -318,7 +318,7 @@ async fn throughput(args: &Throughput) -> Result<Figures, Anything> {
     let place = Place::fresh(args.store)?;
     let engine = place.engine(args.concurrency).await?;
     let counter = count::Statements::begin();
-    run(&engine, &documents).await?;
+    run(&engine, documents.clone()).await?;
     let statements = counter.so_far();
     engine.shutdown().await;
     hops.sort_by(f64::total_cmp);
@@ -366,7 +366,7 @@ pub(crate) async fn fill(
     let mut left = stored;
     while left > 0 {
         let steps = left.min(50_000);
-        run(&engine, &Shape::Fanout.documents(steps, StepKind::Noop)?).await?;
+        run(&engine, Shape::Fanout.documents(steps, StepKind::Noop)?).await?;
         left -= steps;
     }
     engine.shutdown().await;
@@ -419,9 +419,8 @@ pub(crate) async fn submit(
 /// From the first submission to the last recorded end.
 pub(crate) async fn run(
     engine: &Engine,
-    documents: &[dandori::Project],
+    documents: Vec<dandori::Project>,
 ) -> Result<Duration, Anything> {
-    let documents = documents.to_vec();
     let room = Arc::new(Semaphore::new(SUBMITTERS));
     let mut running = JoinSet::new();
     let began = Instant::now();

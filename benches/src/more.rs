@@ -134,9 +134,14 @@ pub(crate) fn workers(
 ) -> Result<(), Anything> {
     let mut rates = [vec![], vec![]];
     let mut ratios = vec![];
-    for _ in 0..rounds {
-        let one = together(1, shape, steps)?;
-        let two = together(2, shape, steps)?;
+    for round in 0..rounds {
+        // In turns, so that whatever drifts favours neither.
+        let mut measured = [0.0; 2];
+        for turn in 0..2 {
+            let processes = 1 + (round + turn) % 2;
+            measured[processes - 1] = together(processes, shape, steps)?;
+        }
+        let [one, two] = measured;
         rates[0].push(one);
         rates[1].push(two);
         ratios.push(two / one);
@@ -210,7 +215,7 @@ pub(crate) async fn share(
     println!("started");
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
-    crate::run(&engine, &documents).await?;
+    crate::run(&engine, documents).await?;
     println!("done");
     engine.shutdown().await;
     Ok(())

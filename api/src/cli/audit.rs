@@ -20,8 +20,8 @@ pub(super) struct Audit {
     /// Only changes before this number.
     #[arg(long, value_name = "NUMBER")]
     before: Option<i64>,
-    /// At most so many.
-    #[arg(long, default_value_t = 50)]
+    /// At most so many, up to 10,000.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn audit(common: &Common, args: &Audit) -> Result<Exit, Failure
         Some(id) => Some(common.target(id).await?.id()),
         None => None,
     };
-    let limit = args.limit.clamp(1, 10_000);
+    let limit = args.limit;
     let changes = match common.remote()? {
         Some(server) => {
             read_there(&server, project.as_deref(), args.before, limit).await?
@@ -113,9 +113,10 @@ async fn read_there(
         query.extend(first.as_deref().map(|before| ("before", before)));
         query.extend(project.map(|project| ("project", project)));
         let page: Page = server.get(&["audit"], &query).await?;
+        before = page.next.filter(|_| !page.changes.is_empty());
         changes.extend(page.changes);
-        before = page.next;
         if before.is_none() || changes.len() >= limit as usize {
+            changes.truncate(limit as usize);
             return Ok(changes);
         }
     }

@@ -109,10 +109,17 @@ pub(super) fn all_kinds() -> Kinds {
 }
 
 #[derive(Default, Deserialize, Serialize)]
-#[serde(default)]
 struct Validation {
     valid: bool,
     diagnostics: Vec<Diagnostic>,
+    // A server tells nothing more of a document that is not valid.
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Figures {
     tasks: usize,
     steps: usize,
     edges: usize,
@@ -130,16 +137,15 @@ async fn look(common: &Common, args: &Validate) -> Result<Validation, Failure> {
     }
     let (compiled, diagnostics) = project.compile(Some(&all_kinds()))?;
     let figures = compiled.plan.figures();
-    Ok(Validation {
-        valid: true,
-        diagnostics,
+    let figures = Figures {
         tasks: compiled.tasks,
         steps: figures.steps,
         edges: figures.edges,
         depth: figures.depth,
         width: figures.width,
         hash: Some(compiled.plan.hash_hex()),
-    })
+    };
+    Ok(Validation { valid: true, diagnostics, figures })
 }
 
 pub(super) async fn validate(
@@ -158,13 +164,9 @@ pub(super) async fn validate(
     } else {
         print_diagnostics(&validation.diagnostics);
         if validation.valid {
+            let Figures { tasks, steps, edges, depth, width, .. } = validation.figures;
             out!(
-                "valid: {} tasks, {} steps, {} edges, {} levels, at most {} at once",
-                validation.tasks,
-                validation.steps,
-                validation.edges,
-                validation.depth,
-                validation.width
+                "valid: {tasks} tasks, {steps} steps, {edges} edges, {depth} levels, at most {width} at once"
             );
         }
     }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use dandori::{Error, run::ProjectState, spec::Diagnostic, store::StoreErrorKind};
 
+use super::text::{clean, one_line};
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -121,6 +123,7 @@ impl Failure {
         if !json && !found.is_empty() {
             return print_diagnostics(found);
         }
+        // Whatever a server or a document says, it does not steer the terminal.
         if json {
             let mut error =
                 serde_json::json!({ "code": code, "message": message, "help": help });
@@ -129,9 +132,9 @@ impl Failure {
             }
             out!("{}", serde_json::json!({ "error": error }));
         } else {
-            anstream::eprintln!("error[{code}]: {message}");
+            anstream::eprintln!("error[{}]: {}", one_line(code), clean(&message));
             if !help.is_empty() {
-                anstream::eprintln!("  = help: {help}");
+                anstream::eprintln!("  = help: {}", clean(&help));
             }
         }
     }
@@ -145,7 +148,7 @@ impl From<Error> for Failure {
 
 pub(super) fn print_diagnostics(found: &[Diagnostic]) {
     for diagnostic in found {
-        anstream::eprintln!("{diagnostic}\n");
+        anstream::eprintln!("{}\n", clean(&diagnostic.to_string()));
     }
     let errors = found.iter().filter(|diagnostic| diagnostic.is_error()).count();
     if errors > 0 {

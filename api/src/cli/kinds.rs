@@ -7,7 +7,8 @@ use super::{
     args::Common,
     document::all_kinds,
     exit::{Exit, Failure},
-    text::{cut, one_line, print_data, table},
+    server::bad_answer,
+    text::{clean, cut, one_line, print_data, table},
 };
 use crate::http::kinds_json;
 
@@ -40,7 +41,7 @@ pub(super) async fn kinds(
                 _ => common.connect().await?.workers().await?,
             };
             let answer = kinds_json(&all_kinds(), &workers);
-            serde_json::from_value(answer).unwrap_or(Answer { kinds: vec![] })
+            serde_json::from_value(answer).map_err(bad_answer)?
         }
     };
     if let Some(wanted) = wanted {
@@ -92,10 +93,12 @@ fn parameters(kind: &Kind) -> String {
 
 fn show(kind: &Kind) {
     let pretty =
-        |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
+        |value: &Value| clean(&serde_json::to_string_pretty(value).unwrap_or_default());
+    let name = one_line(&kind.name);
     match &kind.input {
-        Some(input) => out!("input of {}: {}", one_line(&kind.name), pretty(input)),
-        None => out!("{} takes any input", one_line(&kind.name)),
+        Some(input) => out!("input of {name}: {}", pretty(input)),
+        None if kind.here => out!("{name} takes any input"),
+        None => out!("{name} is a kind of other workers: they know what it takes"),
     }
     if let Some(output) = &kind.output {
         out!("output: {}", pretty(output));

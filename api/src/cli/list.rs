@@ -38,8 +38,8 @@ pub(super) struct List {
     /// Only with this name.
     #[arg(long)]
     name: Option<String>,
-    /// At most so many.
-    #[arg(long, default_value_t = 50)]
+    /// At most so many, up to 10,000.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
 }
 
@@ -67,7 +67,7 @@ impl List {
 }
 
 pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> {
-    let limit = args.limit.clamp(1, 10_000);
+    let limit = args.limit;
     let words = args.words()?;
     let rows = match common.remote()? {
         Some(server) => listed_there(&server, &words, limit).await?,
@@ -156,9 +156,10 @@ async fn listed_there(
         let mut query = vec![("q", words), ("limit", &wanted)];
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let page: Page = server.get(&["projects"], &query).await?;
+        cursor = page.next.filter(|_| !page.projects.is_empty());
         listed.extend(page.projects);
-        cursor = page.next;
         if cursor.is_none() || listed.len() >= limit as usize {
+            listed.truncate(limit as usize);
             return Ok(listed);
         }
     }

@@ -193,13 +193,7 @@ impl Server {
     ) -> Result<T, Failure> {
         let bytes = self.answer(request).await?.bytes().await;
         let bytes = bytes.map_err(|error| self.away(&error))?;
-        serde_json::from_slice(&bytes).map_err(|error| Failure::Told {
-            exit: Exit::Unreachable,
-            code: "bad_answer".to_owned(),
-            message: format!("the answer of the server cannot be read: {error}"),
-            help: "is it `dandori serve`, and of the same version?".to_owned(),
-            found: vec![],
-        })
+        serde_json::from_slice(&bytes).map_err(bad_answer)
     }
 
     pub(super) async fn get<T: DeserializeOwned>(
@@ -248,6 +242,17 @@ impl Server {
 
     pub(super) fn project(&self, id: String) -> Remote {
         Remote { server: self.clone(), id, stream: Mutex::default() }
+    }
+}
+
+/// A success that does not say what it should.
+pub(super) fn bad_answer(error: impl std::fmt::Display) -> Failure {
+    Failure::Told {
+        exit: Exit::Unreachable,
+        code: "bad_answer".to_owned(),
+        message: format!("the answer of the server cannot be read: {error}"),
+        help: "is it `dandori serve`, and of the same version?".to_owned(),
+        found: vec![],
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     args::Common,
     exit::{Exit, Failure},
-    server::Server,
+    server::{Server, bad_answer},
     text::{ago, cut, one_line, print_data, table},
 };
 use crate::http::{Role, fresh_token, is_token_name, tokens::new_row};
@@ -132,7 +132,10 @@ async fn create(common: &Common, name: &str, role: &str) -> Result<Exit, Failure
         out!("{}", serde_json::json!(made));
         return Ok(Exit::Succeeded);
     }
-    out!("{}", made.token.unwrap_or_default());
+    let Some(secret) = made.token else {
+        return Err(bad_answer("it holds no secret"));
+    };
+    out!("{}", one_line(&secret));
     anstream::eprintln!("it is printed once: keep it");
     Ok(Exit::Succeeded)
 }
@@ -148,9 +151,9 @@ async fn list(common: &Common) -> Result<Exit, Failure> {
         vec![["ID", "NAME", "ROLE", "MADE", "REVOKED"].map(str::to_owned).to_vec()];
     for token in tokens {
         lines.push(vec![
-            token.id,
+            cut(&one_line(&token.id), 40),
             cut(&one_line(&token.name), 40),
-            token.role,
+            cut(&one_line(&token.role), 40),
             ago(token.created_at, now),
             token.revoked_at.map_or(String::new(), |at| ago(at, now)),
         ]);
@@ -169,7 +172,7 @@ async fn revoke(common: &Common, wanted: String) -> Result<Exit, Failure> {
         return Err(Error::NotFound { wanted, reason }.into());
     };
     keeper.revoke(&token.id).await?;
-    anstream::eprintln!("revoked {}", token.id);
+    anstream::eprintln!("revoked {}", one_line(&token.id));
     Ok(Exit::Succeeded)
 }
 

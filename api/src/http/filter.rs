@@ -93,7 +93,8 @@ fn since(value: &str, now: Timestamp) -> Result<Timestamp, Problem> {
 
 fn bad(detail: &str) -> Problem {
     Problem::bad_request("bad_filter", format!("the filter: {detail}")).help(
-        "write words such as `state:failed label:team=a since:24h kind:http.request name:nightly`",
+        "write words such as `state:failed label:team=a since:24h kind:http.request name:nightly`, with \
+         quotes around blanks: `name:\"my report\"`",
     )
 }
 

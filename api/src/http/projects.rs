@@ -46,7 +46,7 @@ pub(super) async fn beside<T: Send + 'static>(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct List {
-    /// A filter: `state:failed label:team=a since:24h kind:http.request name:nightly`.
+    /// A filter: `state:failed label:team=a since:24h kind:http.request name:"my report"`.
     q: Option<String>,
     /// At most so many, up to 500.
     limit: Option<u32>,

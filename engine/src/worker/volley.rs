@@ -37,9 +37,11 @@ const TRUSTED: u8 = 16;
 const COUNTED: u8 = 2 * TRUSTED;
 /// The most attempts of a volley.
 const LARGEST: usize = 64;
-/// Attempts behind one that has its turn for longer get tasks of their own. A thread that the
+/// What waits in a volley that has begun so long ago gets tasks of its own. A thread that the
 /// machine has no time for must not look like one that is blocked.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// The same for a volley that has not begun: the thread that would begin it is blocked.
+const LONG_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How quick the attempts of a kind are: how many of the latest have ended at once.
 #[derive(Debug, Default)]
@@ -57,9 +59,12 @@ impl Pace {
 
     /// An attempt has ended in its first turn, which took so long.
     fn ended(&self, took: Duration) {
-        let seen = self.0.load(Ordering::Relaxed);
-        let seen = if took <= AT_ONCE { (seen + 1).min(COUNTED) } else { seen / 2 };
-        self.0.store(seen, Ordering::Relaxed);
+        let next = |seen: u8| match took {
+            at_once if at_once <= AT_ONCE => (seen < COUNTED).then_some(seen + 1),
+            slow if slow < PATIENCE => Some(seen / 2),
+            _ => Some(0),
+        };
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
     /// Does the work, and takes note of whether it has ended at once.
@@ -101,21 +106,32 @@ impl Drop for Loose {
 }
 
 /// Attempts that share a task, and how those ended that had their turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Volley {
+    made: Instant,
+    /// When the first one had its turn.
+    begun: Option<Instant>,
     waiting: VecDeque<Attempt>,
-    /// The one that has its turn, and since when.
-    current: Option<(Key, Instant)>,
+    /// The one that has its turn.
+    current: Option<(Key, Arc<Pace>)>,
     ended: Vec<(Key, Result<End, StepError>)>,
 }
 
 impl Volley {
+    fn new(waiting: VecDeque<Attempt>) -> Self {
+        let (made, begun) = (Instant::now(), None);
+        Self { made, begun, waiting, current: None, ended: vec![] }
+    }
+
     fn is_over(&self) -> bool {
         self.waiting.is_empty() && self.current.is_none() && self.ended.is_empty()
     }
 
     fn is_blocked(&self, now: Instant) -> bool {
-        self.current.is_some_and(|(_, since)| now.duration_since(since) >= PATIENCE)
+        match self.begun {
+            Some(begun) => now.duration_since(begun) >= PATIENCE,
+            None => now.duration_since(self.made) >= LONG_PATIENCE,
+        }
     }
 }
 
@@ -186,7 +202,7 @@ impl Scheduler {
         while !self.volleys.next.is_empty() {
             let most = self.volleys.next.len().min(LARGEST);
             let waiting: VecDeque<Attempt> = self.volleys.next.drain(..most).collect();
-            let volley = Arc::new(Mutex::new(Volley { waiting, ..Volley::default() }));
+            let volley = Arc::new(Mutex::new(Volley::new(waiting)));
             self.volleys.under_way.push_back(Arc::clone(&volley));
             tokio::spawn(run(volley, self.inbox_sender.clone()));
         }
@@ -205,8 +221,7 @@ impl Scheduler {
         }
     }
 
-    /// Gives those that wait behind an attempt which has its turn for too long tasks of
-    /// their own.
+    /// Gives those that wait for too long tasks of their own.
     fn part_blocked(&mut self, now: Instant) {
         let is_blocked = |volley: &Shared| lock(volley).is_blocked(now);
         let under_way = std::mem::take(&mut self.volleys.under_way);
@@ -214,12 +229,15 @@ impl Scheduler {
             under_way.into_iter().partition(is_blocked);
         self.volleys.under_way = under_way.into();
         for volley in blocked {
-            let Volley { waiting, current, mut ended } =
-                std::mem::take(&mut *lock(&volley));
-            if let Some(leash) = current.and_then(|(key, _)| self.leash_of(key)) {
-                leash.late();
-                // Its start was held back until now.
-                self.flush_soon();
+            let Volley { waiting, current, mut ended, .. } =
+                std::mem::replace(&mut *lock(&volley), Volley::new(VecDeque::new()));
+            if let Some((key, pace)) = current {
+                pace.spoke();
+                if let Some(leash) = self.leash_of(key) {
+                    leash.late();
+                    // Its start was held back until now.
+                    self.flush_soon();
+                }
             }
             for attempt in waiting {
                 let key = attempt.key;
@@ -266,7 +284,9 @@ async fn run(volley: Shared, inbox: UnboundedSender<Message>) {
         let next = {
             let mut volley = lock(&volley);
             let next = volley.waiting.pop_front();
-            volley.current = next.as_ref().map(|attempt| (attempt.key, Instant::now()));
+            volley.current =
+                next.as_ref().map(|attempt| (attempt.key, Arc::clone(&attempt.pace)));
+            volley.begun.get_or_insert_with(Instant::now);
             next
         };
         let Some(attempt) = next else { break };
@@ -278,7 +298,9 @@ async fn run(volley: Shared, inbox: UnboundedSender<Message>) {
         }
         let watched = Arc::clone(&pace);
         let mut work = Box::pin(async move { watched.watch(attempt.run()).await });
-        match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        let turn = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+        let waits = turn.is_pending();
+        match turn {
             Poll::Ready(result) => lock(&volley).ended.push((key, result)),
             Poll::Pending => {
                 let told = inbox.clone();
@@ -291,8 +313,8 @@ async fn run(volley: Shared, inbox: UnboundedSender<Message>) {
                 let _ = inbox.send(Message::Apart { key, task });
             }
         }
-        if !pace.is_quick() {
-            // It waits, was slow, or has said something: whatever it woke stands in the slot
+        if waits || !pace.is_quick() {
+            // It waits, was slow more than once, or has said something: whatever it woke stands in the slot
             // of this thread that no other thread takes from, and must not wait there behind
             // an attempt that blocks.
             tokio::task::yield_now().await;
@@ -335,18 +357,21 @@ mod tests {
         assert!(!pace.is_quick());
         end(AT_ONCE, TRUSTED / 2);
         assert!(pace.is_quick(), "it must earn it again");
+        end(AT_ONCE, COUNTED);
+        end(PATIENCE, 1);
+        assert!(!pace.is_quick(), "no machine is as slow as that");
     }
 
     #[test]
-    fn a_volley_is_blocked_by_the_attempt_that_has_its_turn_and_by_nothing_else() {
-        let now = Instant::now();
-        let long_ago = now - PATIENCE;
-        let volley = |current| Volley { current, ..Volley::default() };
-        let key =
-            Key { project: crate::ProjectId::fresh(), no: 0, attempt: 1, epoch: 1 };
-        assert!(volley(Some((key, long_ago))).is_blocked(now));
-        assert!(!volley(Some((key, now))).is_blocked(now));
-        assert!(!volley(None).is_blocked(now), "no thread has had time for it");
+    fn a_volley_is_blocked_a_while_after_it_has_begun_or_long_after_it_was_made() {
+        let volley = Volley::new(VecDeque::new());
+        let made = volley.made;
+        assert!(!volley.is_blocked(made + PATIENCE), "no thread has had time for it");
+        assert!(volley.is_blocked(made + LONG_PATIENCE));
+        let begun = made + PATIENCE;
+        let volley = Volley { begun: Some(begun), ..volley };
+        assert!(!volley.is_blocked(made + PATIENCE));
+        assert!(volley.is_blocked(begun + PATIENCE));
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::{
         Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use dandori::{Context, Engine, Project, StepError, handler_fn, spec::Task};
@@ -135,6 +135,36 @@ on_both! {
         let errors: Vec<_> =
             view.steps.iter().filter_map(|step| step.error.as_ref()).collect();
         assert!(errors.is_empty(), "{errors:?}");
+        engine.shutdown().await;
+    }
+
+    async fn many_that_are_slow_but_not_blocked_do_not_run_one_after_the_other(backend) {
+        let stage = Stage::on(backend);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let at_work = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+        let (first, seen) = (Arc::clone(&begun), Arc::clone(&at_work));
+        let quick = handler_fn("quick", move |_: Context, _: Value| {
+            let number = first.fetch_add(1, Ordering::SeqCst);
+            let seen = Arc::clone(&seen);
+            async move {
+                let (now, most) = &*seen;
+                if number >= LEARNED {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    // Computes for a while, and is no attempt that blocks.
+                    let until = Instant::now() + Duration::from_millis(10);
+                    while Instant::now() < until && most.load(Ordering::SeqCst) < 2 {}
+                    now.fetch_sub(1, Ordering::SeqCst);
+                }
+                Ok::<_, StepError>(())
+            }
+        });
+        let engine = stage.builder().concurrency(STEPS).handler(quick).start();
+        let engine = engine.await.unwrap();
+        learn(&engine).await;
+        let project = engine.submit(fan_out(STEPS)).await.unwrap();
+        assert_eq!(ended(&project).await.state.as_str(), "succeeded");
+        let most = at_work.1.load(Ordering::SeqCst);
+        assert!(most > 1, "at most {most} at a time");
         engine.shutdown().await;
     }
 
