@@ -17,6 +17,8 @@ use crate::{
 
 /// How often another process's work is looked at.
 const POLL: Duration = Duration::from_millis(200);
+/// The most that whoever has waited for long for the end of one lets pass between two looks.
+const SELDOM: Duration = Duration::from_secs(1);
 /// The same for a project in the hands of this process, which tells of its end.
 const OURS: Duration = Duration::from_secs(5);
 /// How long a server may be away while somebody waits for a project.
@@ -25,6 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const REQUEST_WAIT: Duration = Duration::from_secs(2);
 /// Packed rows of events read at once.
 const EVENT_ROWS: u32 = 500;
+
+/// How long whoever has waited so long for the end of another process's work does not look:
+/// many may wait for projects that rest for hours, and nobody hears of an end later than by a
+/// twentieth of the time it took.
+fn pause_after(waited: Duration) -> Duration {
+    (waited / 20).clamp(POLL, SELDOM)
+}
 
 /// One project of an engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -272,6 +281,7 @@ impl ProjectHandle {
             worker.ends.reset(self.id);
         }
         let mut read = old || self.ending.is_none();
+        let began = tokio::time::Instant::now();
         loop {
             if let Some(row) =
                 told.as_mut().and_then(|it| it.borrow_and_update().clone())
@@ -285,10 +295,9 @@ impl ProjectHandle {
                     return Ok(row);
                 }
                 let here = worker.map(|worker| worker.session.borrow().uuid());
-                moment = if row.session.is_some() && row.session == here {
-                    OURS
-                } else {
-                    POLL
+                moment = match row.session.is_some() && row.session == here {
+                    true => OURS,
+                    false => pause_after(began.elapsed()),
                 };
             }
             match &mut told {
@@ -518,5 +527,17 @@ impl Snapshot {
             }
         }
         Self { stored, run }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_longer_looks_less_often() {
+        let pauses = [0, 4, 10, 20, 3_600].map(Duration::from_secs).map(pause_after);
+        let expected = [200, 200, 500, 1_000, 1_000].map(Duration::from_millis);
+        assert_eq!(pauses, expected);
     }
 }
