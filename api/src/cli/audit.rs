@@ -10,9 +10,6 @@ use super::{
     text::{ago, cut, one_line, print_data, table},
 };
 
-/// The most changes of a page of a server.
-const MOST: u32 = 500;
-
 #[derive(Debug, Args)]
 pub(super) struct Audit {
     /// Only changes to this project: an id, the end of one, a name, or `last`.
@@ -58,7 +55,11 @@ pub(super) async fn audit(common: &Common, args: &Audit) -> Result<Exit, Failure
     let limit = args.limit;
     let changes = match common.remote()? {
         Some(server) => {
-            read_there(&server, project.as_deref(), args.before, limit).await?
+            let before = args.before.map(|before| before.to_string());
+            let before = before.as_deref().map(|before| ("before", before));
+            let project = project.as_deref().map(|project| ("project", project));
+            let query: Vec<_> = before.into_iter().chain(project).collect();
+            server.pages("audit", ("changes", "before"), &query, limit).await?
         }
         None => {
             let engine = common.connect().await?;
@@ -91,33 +92,4 @@ pub(super) async fn audit(common: &Common, args: &Audit) -> Result<Exit, Failure
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
     print_data(&table(&rows), false);
     Ok(Exit::Succeeded)
-}
-
-/// Reads the pages of a server until there are enough.
-async fn read_there(
-    server: &super::server::Server,
-    project: Option<&str>,
-    mut before: Option<i64>,
-    limit: u32,
-) -> Result<Vec<Change>, Failure> {
-    #[derive(Deserialize)]
-    struct Page {
-        changes: Vec<Change>,
-        next: Option<i64>,
-    }
-    let mut changes: Vec<Change> = vec![];
-    loop {
-        let wanted = (limit as usize - changes.len()).min(MOST as usize).to_string();
-        let first = before.map(|before| before.to_string());
-        let mut query = vec![("limit", wanted.as_str())];
-        query.extend(first.as_deref().map(|before| ("before", before)));
-        query.extend(project.map(|project| ("project", project)));
-        let page: Page = server.get(&["audit"], &query).await?;
-        before = page.next.filter(|_| !page.changes.is_empty());
-        changes.extend(page.changes);
-        if before.is_none() || changes.len() >= limit as usize {
-            changes.truncate(limit as usize);
-            return Ok(changes);
-        }
-    }
 }

@@ -13,13 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     args::Common,
     exit::{Exit, Failure},
-    server::Server,
     text::{ago, cut, one_line, print_data, table, took},
 };
 use crate::http::{filter, word};
-
-/// The most entries of a page of a server.
-const MOST: u32 = 500;
 
 #[derive(Debug, Args)]
 pub(super) struct List {
@@ -70,7 +66,10 @@ pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> 
     let limit = args.limit;
     let words = args.words()?;
     let rows = match common.remote()? {
-        Some(server) => listed_there(&server, &words, limit).await?,
+        Some(server) => {
+            let query = [("q", words.as_str())];
+            server.pages("projects", ("projects", "cursor"), &query, limit).await?
+        }
         None => {
             let now = Clock::system().now();
             let filter = filter(&words, now).map_err(|problem| {
@@ -134,33 +133,6 @@ impl From<ProjectRow> for Listed {
             started_at: row.began_at,
             finished_at: row.finished_at,
             counts: row.counts,
-        }
-    }
-}
-
-/// Reads the pages of a server until there are enough.
-async fn listed_there(
-    server: &Server,
-    words: &str,
-    limit: u32,
-) -> Result<Vec<Listed>, Failure> {
-    #[derive(Deserialize)]
-    struct Page {
-        projects: Vec<Listed>,
-        next: Option<String>,
-    }
-    let mut listed: Vec<Listed> = vec![];
-    let mut cursor: Option<String> = None;
-    loop {
-        let wanted = (limit as usize - listed.len()).min(MOST as usize).to_string();
-        let mut query = vec![("q", words), ("limit", &wanted)];
-        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page: Page = server.get(&["projects"], &query).await?;
-        cursor = page.next.filter(|_| !page.projects.is_empty());
-        listed.extend(page.projects);
-        if cursor.is_none() || listed.len() >= limit as usize {
-            listed.truncate(limit as usize);
-            return Ok(listed);
         }
     }
 }

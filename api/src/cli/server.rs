@@ -12,6 +12,7 @@ use dandori::{EventView, Project, ProjectView, Why, spec::Diagnostic};
 use futures_util::{Stream, StreamExt as _};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use sse_stream::{Sse, SseStream};
 use tokio::sync::Mutex;
 
@@ -28,6 +29,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How long a server may be away while a project is followed.
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(500);
+/// The most entries of a page.
+const PAGE: usize = 500;
 /// A stream that lasted so long was one: what breaks it off is new.
 const LASTED: Duration = Duration::from_secs(5);
 
@@ -45,7 +48,7 @@ pub(super) struct Submission<'a> {
     pub(super) document: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<&'a str>,
-    pub(super) inputs: BTreeMap<&'a str, serde_json::Value>,
+    pub(super) inputs: BTreeMap<&'a str, Value>,
     pub(super) files: BTreeMap<String, String>,
 }
 
@@ -203,6 +206,43 @@ impl Server {
     ) -> Result<T, Failure> {
         let request = self.request(Method::GET, self.url(names.iter().copied()));
         self.read(request.query(query)).await
+    }
+
+    /// The entries of a list, page by page until there are enough: under which key they stand,
+    /// and the parameter that the place of the next page goes into.
+    pub(super) async fn pages<T: DeserializeOwned>(
+        &self,
+        list: &str,
+        (key, cursor): (&str, &str),
+        query: &[(&str, &str)],
+        limit: u32,
+    ) -> Result<Vec<T>, Failure> {
+        let limit = limit as usize;
+        let mut entries: Vec<T> = vec![];
+        let mut next: Option<String> = None;
+        loop {
+            let wanted = (limit - entries.len()).min(PAGE).to_string();
+            let mut asked = [query, &[("limit", wanted.as_str())]].concat();
+            if let Some(next) = &next {
+                asked.retain(|(name, _)| *name != cursor);
+                asked.push((cursor, next));
+            }
+            let mut page: Value = self.get(&[list], &asked).await?;
+            let found = page.get_mut(key).map(Value::take).unwrap_or_default();
+            let found: Vec<T> = serde_json::from_value(found).map_err(bad_answer)?;
+            next = match page.get("next") {
+                Some(Value::String(next)) => Some(next.clone()),
+                Some(Value::Number(next)) => Some(next.to_string()),
+                _ => None,
+            };
+            // A page without entries is the last one, whatever it says.
+            let over = next.is_none() || found.is_empty();
+            entries.extend(found);
+            if over || entries.len() >= limit {
+                entries.truncate(limit);
+                return Ok(entries);
+            }
+        }
     }
 
     pub(super) async fn post(&self, names: &[&str]) -> Result<Steered, Failure> {

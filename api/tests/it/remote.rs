@@ -1,6 +1,9 @@
 //! The command line asks a server instead of a database: the same verbs, the same answers.
 
-use std::{io::Write as _, net::TcpStream};
+use std::{
+    io::Write as _,
+    net::{TcpListener, TcpStream},
+};
 
 use serde_json::{Value, json};
 
@@ -399,6 +402,52 @@ outputs: { b: '${{ tasks.b.output }}', c: '${{ tasks.c.output }}' }
             run(&["import", "part.ndjson", "--new-id", "--json"]).exits(3).json();
         assert_eq!(part["error"]["code"], "invalid_archive");
     }
+}
+
+#[test]
+fn a_list_ends_where_its_pages_are_empty_and_what_is_no_list_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let entry = json!({
+        "seq": 7, "at": "2026-01-01T00:00:00Z", "who": "me", "what": "queue.pause",
+        "project": null, "detail": "slow", "request": "r",
+    });
+    let pages = [
+        json!({ "changes": [entry, entry], "next": 6 }),
+        json!({ "changes": [], "next": 5 }),
+        json!({ "changes": 7 }),
+        json!([]),
+    ];
+    let served = std::thread::spawn(move || {
+        pages.map(|page| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 4_096];
+            let read = std::io::Read::read(&mut stream, &mut head).unwrap();
+            let page = page.to_string();
+            let length = page.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+                 Content-Length: {length}\r\nConnection: close\r\n\r\n{page}"
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+            let head = String::from_utf8_lossy(&head[..read]).into_owned();
+            head.lines().next().unwrap_or_default().to_owned()
+        })
+    });
+    let here = Place::new();
+    let ask = |args: &[&str]| {
+        let mut command = here.command(args);
+        Ended::of(command.env("DANDORI_SERVER", &address).output().unwrap())
+    };
+    let changes = ask(&["audit", "--before", "9", "--json"]).exits(0).json_lines();
+    assert_eq!(changes.len(), 2);
+    for _ in 0..2 {
+        let refused = ask(&["audit", "--json"]).exits(5).json();
+        assert_eq!(refused["error"]["code"], "bad_answer");
+    }
+    let asked = served.join().unwrap();
+    assert_eq!(asked[0], "GET /api/v1/audit?before=9&limit=50 HTTP/1.1");
+    assert_eq!(asked[1], "GET /api/v1/audit?limit=48&before=6 HTTP/1.1");
 }
 
 #[test]
