@@ -199,12 +199,18 @@ impl Volleys {
 impl Scheduler {
     /// Starts the attempts that were gathered, and looks after those that wait.
     pub(super) fn fire(&mut self) {
+        let fires = !self.volleys.next.is_empty();
         while !self.volleys.next.is_empty() {
             let most = self.volleys.next.len().min(LARGEST);
             let waiting: VecDeque<Attempt> = self.volleys.next.drain(..most).collect();
             let volley = Arc::new(Mutex::new(Volley::new(waiting)));
             self.volleys.under_way.push_back(Arc::clone(&volley));
             tokio::spawn(run(volley, self.inbox_sender.clone()));
+        }
+        if fires {
+            // What is spawned last stands in the slot of this thread, and no other is woken for
+            // it: where it blocks, nobody would look after timers and sockets. So that is this.
+            tokio::spawn(async {});
         }
         while self.volleys.under_way.front().is_some_and(|it| lock(it).is_over()) {
             self.volleys.under_way.pop_front();
