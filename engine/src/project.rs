@@ -29,8 +29,7 @@ pub(crate) const REQUEST_WAIT: Duration = Duration::from_secs(2);
 const EVENT_ROWS: u32 = 500;
 
 /// How long whoever has waited so long for the end of another process's work does not look:
-/// many may wait for projects that rest for hours, and nobody hears of an end later than by a
-/// twentieth of the time it took.
+/// many may wait for projects that rest for hours. Nobody hears of an end later than by this.
 fn pause_after(waited: Duration) -> Duration {
     (waited / 20).clamp(POLL, SELDOM)
 }

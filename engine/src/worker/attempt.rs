@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Config, Message,
     grow::{End, Ground, grown, mask_canvas},
+    task,
     volley::Pace,
 };
 use crate::{
@@ -74,7 +75,7 @@ impl Attempt {
             // The scheduler is gone only when the process ends.
             let _ = inbox.send(Message::Ended { key, result });
         };
-        tokio::spawn(work).abort_handle()
+        task::spawn(work).abort_handle()
     }
 
     /// Runs the attempt.
@@ -136,9 +137,7 @@ async fn supervise(
         let started = clock.now();
         let token = context.cancellation().clone();
         let mut work =
-            AbortOnDrop(tokio::spawn(
-                async move { handler.run(context, &input).await },
-            ));
+            AbortOnDrop(task::spawn(async move { handler.run(context, &input).await }));
         let after = |limit: Option<Duration>| {
             let clock = clock.clone();
             async move {

@@ -29,6 +29,7 @@ mod pulse;
 mod scheduler;
 mod settle;
 mod start;
+mod task;
 mod volley;
 
 use std::{

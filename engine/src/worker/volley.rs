@@ -25,6 +25,7 @@ use super::{
     grow::End,
     leash::Leash,
     scheduler::Scheduler,
+    task,
 };
 use crate::{StepError, map::Map};
 
@@ -113,14 +114,23 @@ struct Volley {
     begun: Option<Instant>,
     waiting: VecDeque<Attempt>,
     /// The one that has its turn.
-    current: Option<(Key, Arc<Pace>)>,
-    ended: Vec<(Key, Result<End, StepError>)>,
+    current: Option<Key>,
+    ended: Vec<Ended>,
 }
+
+/// How an attempt ended.
+type Ended = (Key, Result<End, StepError>);
 
 impl Volley {
     fn new(waiting: VecDeque<Attempt>) -> Self {
         let (made, begun) = (Instant::now(), None);
         Self { made, begun, waiting, current: None, ended: vec![] }
+    }
+
+    /// What waits, has its turn and has ended: it holds nothing any more.
+    fn take(&mut self) -> (VecDeque<Attempt>, Option<Key>, Vec<Ended>) {
+        let (waiting, ended) = (&mut self.waiting, &mut self.ended);
+        (std::mem::take(waiting), self.current.take(), std::mem::take(ended))
     }
 
     fn is_over(&self) -> bool {
@@ -199,18 +209,12 @@ impl Volleys {
 impl Scheduler {
     /// Starts the attempts that were gathered, and looks after those that wait.
     pub(super) fn fire(&mut self) {
-        let fires = !self.volleys.next.is_empty();
         while !self.volleys.next.is_empty() {
             let most = self.volleys.next.len().min(LARGEST);
             let waiting: VecDeque<Attempt> = self.volleys.next.drain(..most).collect();
             let volley = Arc::new(Mutex::new(Volley::new(waiting)));
             self.volleys.under_way.push_back(Arc::clone(&volley));
-            tokio::spawn(run(volley, self.inbox_sender.clone()));
-        }
-        if fires {
-            // What is spawned last stands in the slot of this thread, and no other is woken for
-            // it: where it blocks, nobody would look after timers and sockets. So that is this.
-            tokio::spawn(async {});
+            task::spawn(run(volley, self.inbox_sender.clone()));
         }
         while self.volleys.under_way.front().is_some_and(|it| lock(it).is_over()) {
             self.volleys.under_way.pop_front();
@@ -235,15 +239,9 @@ impl Scheduler {
             under_way.into_iter().partition(is_blocked);
         self.volleys.under_way = under_way.into();
         for volley in blocked {
-            let Volley { waiting, current, mut ended, .. } =
-                std::mem::replace(&mut *lock(&volley), Volley::new(VecDeque::new()));
-            if let Some((key, pace)) = current {
-                pace.spoke();
-                if let Some(leash) = self.leash_of(key) {
-                    leash.late();
-                    // Its start was held back until now.
-                    self.flush_soon();
-                }
+            let (waiting, current, mut ended) = lock(&volley).take();
+            if let Some(key) = current {
+                self.is_late(key);
             }
             for attempt in waiting {
                 let key = attempt.key;
@@ -276,6 +274,18 @@ impl Scheduler {
         self.flush_soon();
     }
 
+    /// An attempt of a kind that was quick blocks its thread.
+    fn is_late(&mut self, key: Key) {
+        let Some(owned) = self.projects.get(&key.project) else { return };
+        let kind = owned.run.step(key.no).kind();
+        self.volleys.pace(kind).spoke();
+        if let Some(leash) = self.leash_of(key) {
+            leash.late();
+            // Its start was held back until now.
+            self.flush_soon();
+        }
+    }
+
     fn leash_of(&mut self, key: Key) -> Option<&mut Leash> {
         self.projects
             .get_mut(&key.project)
@@ -290,8 +300,7 @@ async fn run(volley: Shared, inbox: UnboundedSender<Message>) {
         let next = {
             let mut volley = lock(&volley);
             let next = volley.waiting.pop_front();
-            volley.current =
-                next.as_ref().map(|attempt| (attempt.key, Arc::clone(&attempt.pace)));
+            volley.current = next.as_ref().map(|attempt| attempt.key);
             volley.begun.get_or_insert_with(Instant::now);
             next
         };
@@ -310,7 +319,7 @@ async fn run(volley: Shared, inbox: UnboundedSender<Message>) {
             Poll::Ready(result) => lock(&volley).ended.push((key, result)),
             Poll::Pending => {
                 let told = inbox.clone();
-                let task = tokio::spawn(async move {
+                let task = task::spawn(async move {
                     let result = work.await;
                     let _ = told.send(Message::Ended { key, result });
                 });
@@ -320,9 +329,9 @@ async fn run(volley: Shared, inbox: UnboundedSender<Message>) {
             }
         }
         if waits || !pace.is_quick() {
-            // It waits, was slow more than once, or has said something: whatever it woke stands in the slot
-            // of this thread that no other thread takes from, and must not wait there behind
-            // an attempt that blocks.
+            // It waits, was slow more than once, or has said something: whatever it woke stands
+            // in the slot of this thread that no other thread takes from, and must not wait there
+            // behind an attempt that blocks.
             tokio::task::yield_now().await;
         }
     }
