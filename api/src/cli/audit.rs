@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     args::Common,
     exit::{Exit, Failure},
-    text::{ago, cut, one_line, print_data, table},
+    text::{ago, cut, one_line, print_table},
 };
 
 #[derive(Debug, Args)]
@@ -78,9 +78,8 @@ pub(super) async fn audit(common: &Common, args: &Audit) -> Result<Exit, Failure
     }
     let now = Clock::system().now();
     let head = ["NUMBER", "WHEN", "WHO", "WHAT", "PROJECT", "DETAIL"];
-    let head = head.map(str::to_owned).to_vec();
     let rows = changes.iter().map(|it| {
-        vec![
+        [
             it.seq.to_string(),
             ago(it.at, now),
             cut(&one_line(&it.who), 40),
@@ -89,7 +88,6 @@ pub(super) async fn audit(common: &Common, args: &Audit) -> Result<Exit, Failure
             cut(&one_line(&it.detail), 60),
         ]
     });
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-    print_data(&table(&rows), false);
+    print_table(head, rows);
     Ok(Exit::Succeeded)
 }

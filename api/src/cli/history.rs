@@ -10,7 +10,7 @@ use super::{
     args::Common,
     exit::{Exit, Failure},
     target::Target,
-    text::{ago, cut, one_line, print_data, table},
+    text::{ago, cut, one_line, print_table},
 };
 
 /// So much of a value is shown; all of it is in the JSON.
@@ -53,14 +53,12 @@ pub(super) async fn history(common: &Common, id: &str) -> Result<Exit, Failure> 
     let mut lines: Vec<_> = replays.chain(forks).collect();
     lines.sort_by_key(|(at, ..)| *at);
     let now = Clock::system().now();
-    let head = ["WHEN", "WHO", "WHAT", "WHY"].map(str::to_owned).to_vec();
     let rows = lines.into_iter().map(|(at, who, reason, what)| {
         let [who, what, reason] =
             [who, what, reason].map(|text| cut(&one_line(&text), SHOWN));
-        vec![ago(at, now), who, what, reason]
+        [ago(at, now), who, what, reason]
     });
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-    print_data(&table(&rows), false);
+    print_table(["WHEN", "WHO", "WHAT", "WHY"], rows);
     Ok(Exit::Succeeded)
 }
 
@@ -113,12 +111,10 @@ pub(super) async fn checkpoints(
         return Ok(Exit::Succeeded);
     }
     let now = Clock::system().now();
-    let head = ["NAME", "KEPT", "VALUE"].map(str::to_owned).to_vec();
     let rows = kept.iter().map(|it| {
         let value = cut(&one_line(it.value.get()), SHOWN);
-        vec![cut(&one_line(&it.name), 40), ago(it.at, now), value]
+        [cut(&one_line(&it.name), 40), ago(it.at, now), value]
     });
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-    print_data(&table(&rows), false);
+    print_table(["NAME", "KEPT", "VALUE"], rows);
     Ok(Exit::Succeeded)
 }

@@ -8,7 +8,7 @@ use super::{
     document::all_kinds,
     exit::{Exit, Failure},
     server::bad_answer,
-    text::{clean, cut, one_line, print_data, table},
+    text::{clean, cut, one_line, print_table},
 };
 use crate::http::kinds_json;
 
@@ -63,17 +63,15 @@ pub(super) async fn kinds(
         kinds.iter().for_each(show);
         return Ok(Exit::Succeeded);
     }
-    let head = ["KIND", "INPUT", "PURE", "WORKERS"].map(str::to_owned).to_vec();
     let rows = kinds.iter().map(|kind| {
-        vec![
+        [
             cut(&one_line(&kind.name), 40),
             cut(&one_line(&parameters(kind)), 70),
             if kind.pure == Some(true) { "yes".to_owned() } else { String::new() },
             kind.workers.to_string(),
         ]
     });
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-    print_data(&table(&rows), false);
+    print_table(["KIND", "INPUT", "PURE", "WORKERS"], rows);
     Ok(Exit::Succeeded)
 }
 

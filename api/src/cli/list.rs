@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     args::Common,
     exit::{Exit, Failure},
-    text::{ago, cut, one_line, print_data, table, took},
+    text::{ago, cut, one_line, print_table, took},
 };
 use crate::http::{filter, word};
 
@@ -90,22 +90,19 @@ pub(super) async fn list(common: &Common, args: &List) -> Result<Exit, Failure> 
         return Ok(Exit::Succeeded);
     }
     let now = Clock::system().now();
-    let mut lines = vec![
-        ["ID", "NAME", "STATE", "STEPS", "CREATED", "TOOK"].map(str::to_owned).to_vec(),
-    ];
-    for row in &rows {
+    let rows = rows.iter().map(|row| {
         let all: u32 = row.counts.values().sum();
         let done = row.counts.get("succeeded").copied().unwrap_or(0);
-        lines.push(vec![
+        [
             row.id.short(),
             cut(&one_line(&row.name), 40),
             row.state.to_string(),
             format!("{done}/{all}"),
             ago(row.created_at, now),
             took(row.started_at, row.finished_at),
-        ]);
-    }
-    print_data(&table(&lines), false);
+        ]
+    });
+    print_table(["ID", "NAME", "STATE", "STEPS", "CREATED", "TOOK"], rows);
     Ok(Exit::Succeeded)
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     args::{Common, Queues},
     exit::{Exit, Failure},
-    text::{ago, cut, one_line, print_data, table},
+    text::{ago, cut, one_line, print_table},
 };
 use crate::http::queues_json;
 
@@ -54,18 +54,17 @@ async fn list(common: &Common) -> Result<Exit, Failure> {
     }
     let now = Clock::system().now();
     let head = ["QUEUE", "WAITING", "OLDEST", "TAKEN", "WORKERS", "PAUSED"];
-    let mut lines = vec![head.map(str::to_owned).to_vec()];
-    for queue in &queues {
-        lines.push(vec![
+    let rows = queues.iter().map(|queue| {
+        [
             cut(&one_line(&queue.name), 40),
             queue.depth.to_string(),
             queue.age.map(|age| format!("{age:.0}s")).unwrap_or_default(),
             queue.taken.to_string(),
             queue.workers.to_string(),
             queue.paused_at.map(|at| ago(at, now)).unwrap_or_default(),
-        ]);
-    }
-    print_data(&table(&lines), false);
+        ]
+    });
+    print_table(head, rows);
     Ok(Exit::Succeeded)
 }
 

@@ -54,6 +54,17 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     cut
 }
 
+/// Prints a list with a line that names its columns.
+pub(super) fn print_table<const N: usize>(
+    head: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) {
+    let head = head.map(str::to_owned).to_vec();
+    let rows = rows.into_iter().map(|row| row.to_vec());
+    let all: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    print_data(&table(&all), false);
+}
+
 /// Lays out rows in columns; a Japanese character takes two.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

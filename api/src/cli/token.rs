@@ -8,7 +8,7 @@ use super::{
     args::Common,
     exit::{Exit, Failure},
     server::{Server, bad_answer},
-    text::{ago, cut, one_line, print_data, table},
+    text::{ago, cut, one_line, print_table},
 };
 use crate::http::{Role, fresh_token, is_token_name, tokens::new_row};
 
@@ -147,18 +147,16 @@ async fn list(common: &Common) -> Result<Exit, Failure> {
         return Ok(Exit::Succeeded);
     }
     let now = Clock::system().now();
-    let mut lines =
-        vec![["ID", "NAME", "ROLE", "MADE", "REVOKED"].map(str::to_owned).to_vec()];
-    for token in tokens {
-        lines.push(vec![
+    let rows = tokens.into_iter().map(|token| {
+        [
             cut(&one_line(&token.id), 40),
             cut(&one_line(&token.name), 40),
             cut(&one_line(&token.role), 40),
             ago(token.created_at, now),
             token.revoked_at.map_or(String::new(), |at| ago(at, now)),
-        ]);
-    }
-    print_data(&table(&lines), false);
+        ]
+    });
+    print_table(["ID", "NAME", "ROLE", "MADE", "REVOKED"], rows);
     Ok(Exit::Succeeded)
 }
 

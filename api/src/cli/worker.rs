@@ -10,7 +10,7 @@ use super::{
     execute::shut_down,
     exit::{Exit, Failure},
     signals::interrupted,
-    text::{ago, cut, one_line, print_data, table},
+    text::{ago, cut, one_line, print_table},
 };
 use crate::http::{self, Connections, Options, router};
 
@@ -223,10 +223,9 @@ pub(super) async fn workers(common: &Common) -> Result<Exit, Failure> {
     let now = Clock::system().now();
     let head =
         ["SESSION", "STATE", "HOST", "PID", "BUSY", "PROJECTS", "QUEUES", "SINCE"];
-    let mut lines = vec![head.map(str::to_owned).to_vec()];
-    for worker in &workers {
+    let rows = workers.iter().map(|worker| {
         let id = worker.id.chars().rev().take(8).collect::<Vec<_>>();
-        lines.push(vec![
+        [
             id.into_iter().rev().collect(),
             worker.state.clone(),
             cut(&one_line(&worker.host), 30),
@@ -235,9 +234,9 @@ pub(super) async fn workers(common: &Common) -> Result<Exit, Failure> {
             worker.projects.to_string(),
             cut(&one_line(&worker.queues.join(",")), 40),
             ago(worker.started_at, now),
-        ]);
-    }
-    print_data(&table(&lines), false);
+        ]
+    });
+    print_table(head, rows);
     Ok(Exit::Succeeded)
 }
 
